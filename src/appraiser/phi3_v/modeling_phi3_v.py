@@ -1,0 +1,761 @@
+"""Phi-3-Vision: CLIP tower, HD merge, projector and Phi-3 decoder, with pictures and text in one sequence.
+
+Module names are the published tensor names, so saved keys equal state-dict keys and nothing is renamed on load.
+Source: the published reference code and arXiv:2404.14219; every step is held to vectors made by that code.
+
+Letters of tensor shapes: B batch, S sequence, D hidden, H heads, N crops of all pictures, P patches per crop,
+C tower width, T image tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import DynamicCache, GenerationMixin, PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_phi3_v import Phi3VConfig
+
+IGNORE_INDEX = -100
+
+
+# ------------------------------------------------------------------------------------------------- vision tower
+
+
+def eager_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """Attention written out, softmax in fp32. query [B, H, S, d], key and value [B, H_kv, S, d] -> [B, S, H, d]."""
+    groups = query.shape[1] // key.shape[1]
+    key = key.repeat_interleave(groups, dim=1)
+    value = value.repeat_interleave(groups, dim=1)
+    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = functional.softmax(weights, dim=-1, dtype=torch.float32).to(value.dtype)
+    weights = functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2), weights
+
+
+def attention_function(config: Phi3VConfig) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    """The implementation that transformers' attention interface names: eager, sdpa, flash or flex."""
+    function: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
+        config._attn_implementation, eager_attention
+    )
+    return function
+
+
+class Phi3VVisionEmbeddings(nn.Module):
+    """Patches, class token and learned positions of a crop."""
+
+    def __init__(self, config: Phi3VConfig) -> None:
+        super().__init__()
+        clip = config.clip_config
+        self.class_embedding = nn.Parameter(torch.empty(clip["hidden_size"]))
+        self.patch_embedding = nn.Conv2d(
+            3, clip["hidden_size"], kernel_size=clip["patch_size"], stride=clip["patch_size"], bias=False
+        )
+        num_patches = (clip["image_size"] // clip["patch_size"]) ** 2
+        self.position_embedding = nn.Embedding(num_patches + 1, clip["hidden_size"])
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """[N, 3, S, S] pixels -> [N, 1 + P, C]."""
+        # As a matrix product: patches do not overlap, and bf16 convolutions are slow on CPUs.
+        weight = self.patch_embedding.weight
+        size = weight.shape[-1]
+        side = crops.shape[-1] // size
+        patches = crops.reshape(len(crops), 3, side, size, side, size).permute(0, 2, 4, 1, 3, 5)
+        patches = functional.linear(patches.reshape(len(crops), side * side, -1), weight.flatten(1))
+        first = self.class_embedding.to(patches.dtype).expand(len(crops), 1, -1)
+        return torch.cat([first, patches], dim=1) + self.position_embedding.weight
+
+
+class Phi3VVisionAttention(nn.Module):
+    is_causal = False
+
+    def __init__(self, config: Phi3VConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.clip_config["hidden_size"]
+        self.head_dim = width // config.clip_config["num_attention_heads"]
+        self.scaling = self.head_dim**-0.5
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        query, key, value = (
+            projection(hidden_states).view(shape).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        output, _ = attention_function(self.config)(
+            self, query, key, value, None, dropout=0.0, scaling=self.scaling, is_causal=False
+        )
+        return self.out_proj(output.reshape(*hidden_states.shape[:-1], -1))  # type: ignore[no-any-return]
+
+
+class Phi3VVisionMLP(nn.Module):
+    def __init__(self, config: Phi3VConfig) -> None:
+        super().__init__()
+        clip = config.clip_config
+        self.fc1 = nn.Linear(clip["hidden_size"], clip["intermediate_size"])
+        self.fc2 = nn.Linear(clip["intermediate_size"], clip["hidden_size"])
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        hidden_states = self.fc1(hidden_states)
+        hidden_states = hidden_states * torch.sigmoid(1.702 * hidden_states)  # quick_gelu
+        return self.fc2(hidden_states)  # type: ignore[no-any-return]
+
+
+class Phi3VVisionLayer(GradientCheckpointingLayer):  # type: ignore[misc]
+    def __init__(self, config: Phi3VConfig) -> None:
+        super().__init__()
+        width, eps = config.clip_config["hidden_size"], config.clip_config["layer_norm_eps"]
+        self.self_attn = Phi3VVisionAttention(config)
+        self.layer_norm1 = nn.LayerNorm(width, eps=eps)
+        self.mlp = Phi3VVisionMLP(config)
+        self.layer_norm2 = nn.LayerNorm(width, eps=eps)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        hidden_states = hidden_states + self.self_attn(self.layer_norm1(hidden_states))
+        return hidden_states + self.mlp(self.layer_norm2(hidden_states))  # type: ignore[no-any-return]
+
+
+class Phi3VVisionEncoder(nn.Module):
+    def __init__(self, config: Phi3VConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            Phi3VVisionLayer(config) for _ in range(config.clip_config["num_hidden_layers"])
+        )
+
+
+class Phi3VVisionTransformer(nn.Module):
+    """CLIP ViT. The last block and `post_layernorm` are kept for saving; features come from the block before."""
+
+    def __init__(self, config: Phi3VConfig) -> None:
+        super().__init__()
+        width, eps = config.clip_config["hidden_size"], config.clip_config["layer_norm_eps"]
+        self.embeddings = Phi3VVisionEmbeddings(config)
+        self.pre_layrnorm = nn.LayerNorm(width, eps=eps)  # sic: the published tensor name
+        self.encoder = Phi3VVisionEncoder(config)
+        self.post_layernorm = nn.LayerNorm(width, eps=eps)
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """[N, 3, S, S] pixels -> [N, P, C]: output of the last block but one, class token dropped."""
+        hidden_states = self.pre_layrnorm(self.embeddings(crops))
+        for layer in self.encoder.layers[:-1]:
+            hidden_states = layer(hidden_states)
+        return hidden_states[:, 1:]  # type: ignore[no-any-return]
+
+    def unused_parameters(self) -> list[nn.Parameter]:
+        """Parameters that are saved but never computed, so they never get a gradient."""
+        return [*self.encoder.layers[-1].parameters(), *self.post_layernorm.parameters()]
+
+
+class Phi3VVisionTower(nn.Module):
+    """Holds the tower under its published name `img_processor.vision_model`."""
+
+    def __init__(self, config: Phi3VConfig) -> None:
+        super().__init__()
+        self.vision_model = Phi3VVisionTransformer(config)
+
+
+class Phi3VImageEmbedding(nn.Module):
+    """Pictures -> features in the decoder's width."""
+
+    def __init__(self, config: Phi3VConfig) -> None:
+        super().__init__()
+        self.config = config
+        merged = 4 * config.clip_config["hidden_size"]
+        self.img_processor = Phi3VVisionTower(config)
+        self.img_projection = nn.Sequential(
+            nn.Linear(merged, config.hidden_size),
+            nn.GELU(),
+            nn.Linear(config.hidden_size, config.hidden_size),
+        )
+        self.glb_GN = nn.Parameter(torch.empty(1, 1, merged))
+        self.sub_GN = nn.Parameter(torch.empty(1, 1, 1, merged))
+
+    def crop_grid(self, image_sizes: Tensor) -> list[tuple[int, int]]:
+        """(rows, columns) of crops of each picture from its padded size in pixels."""
+        side = self.config.clip_config["image_size"]
+        sizes = image_sizes.tolist()
+        for height, width in sizes:
+            if height % side or width % side or not height or not width:
+                raise ValueError(
+                    f"image_sizes must be multiples of {side} px (height, width), got {height, width}"
+                )
+        return [(height // side, width // side) for height, width in sizes]
+
+    def encode_crops(self, pixel_values: Tensor, image_sizes: Tensor) -> Tensor:
+        """Run the real crops, and no padding crop, through the tower in one pass.
+
+        Args:
+            pixel_values: [n, num_crops + 1, 3, S, S]; index 0 is the global view.
+            image_sizes: [n, 2] (height, width).
+
+        Returns:
+            [N, P, C]: picture by picture, global view first.
+        """
+        grid = self.crop_grid(image_sizes)
+        real = [1 + rows * columns for rows, columns in grid]
+        if len(real) != len(pixel_values) or max(real) > pixel_values.shape[1]:
+            raise ValueError(
+                f"image_sizes ask for {real} views, pixel_values hold {len(pixel_values)} pictures of "
+                f"{pixel_values.shape[1]}"
+            )
+        crops = torch.cat([views[:count] for views, count in zip(pixel_values, real, strict=True)])
+        dtype = self.img_processor.vision_model.embeddings.class_embedding.dtype
+        return self.img_processor.vision_model(crops.to(dtype))  # type: ignore[no-any-return]
+
+    def merge(self, crops: Tensor, rows: int, columns: int) -> Tensor:
+        """Merge 2 x 2 patches into one token and end every row of the grid with the separator.
+
+        crops [rows * columns, P, C]  ->  grid [rows * t, columns * t + 1, 4 C]  ->  flattened [T, 4 C]
+        """
+        side = self.config.tokens_per_crop_side
+        grid = crops.reshape(rows, columns, side, 2, side, 2, crops.shape[-1])
+        grid = grid.permute(0, 2, 1, 4, 3, 5, 6).reshape(rows * side, columns * side, -1)
+        separator = self.sub_GN.reshape(1, 1, -1).to(grid.dtype).expand(rows * side, 1, -1)
+        return torch.cat([grid, separator], dim=1).flatten(0, 1)
+
+    def merge_pictures(self, patches: Tensor, image_sizes: Tensor) -> Tensor:
+        """[N, P, C] patches of all pictures -> [T, 4 C]: per picture crops, separator, global view (`sub_glb`)."""
+        sequences, start = [], 0
+        for rows, columns in self.crop_grid(image_sizes):
+            end = start + 1 + rows * columns
+            crops = self.merge(patches[start + 1 : end], rows, columns)
+            global_view = self.merge(patches[start : start + 1], 1, 1)
+            sequences += [crops, self.glb_GN[0].to(crops.dtype), global_view]
+            start = end
+        return torch.cat(sequences)
+
+    def num_tokens(self, image_sizes: Tensor) -> list[int]:
+        """Image tokens of each picture."""
+        side = self.config.tokens_per_crop_side
+        return [(h * w + 1) * side * side + 1 + (h + 1) * side for h, w in self.crop_grid(image_sizes)]
+
+    def project(self, patches: Tensor, image_sizes: Tensor) -> Tensor:
+        """[N, P, C] tower features -> [T, D] features in the decoder's width."""
+        return self.img_projection(self.merge_pictures(patches, image_sizes))  # type: ignore[no-any-return]
+
+    def forward(self, pixel_values: Tensor, image_sizes: Tensor) -> Tensor:
+        """[T, D] features of all pictures, one picture after the other."""
+        return self.project(self.encode_crops(pixel_values, image_sizes), image_sizes)
+
+
+def place_image_features(
+    inputs_embeds: Tensor, input_ids: Tensor, features: Tensor, counts: list[int]
+) -> Tensor:
+    """Write the pictures' features over their placeholder tokens.
+
+    Args:
+        inputs_embeds: [B, S, D] text embeddings; left unchanged.
+        input_ids: [B, S]; picture k of a row is a run of the id -k, counted from 1.
+        features: [T, D], picture after picture, row after row.
+        counts: image tokens of each picture; they add up to T.
+
+    Returns:
+        [B, S, D], dtype of `inputs_embeds`.
+
+    Raises:
+        ValueError: placeholders and features differ in number; the message names the picture and both lengths.
+    """
+    mask = input_ids < 0
+    placeholders = input_ids[mask]
+    if len(placeholders) != len(features):
+        raise ValueError(
+            f"the text has places for {len(placeholders)} image tokens, the {len(counts)} pictures have "
+            f"{len(features)}: use the same num_crops for the text and the pictures"
+        )
+    start = 0
+    for index, count in enumerate(counts):
+        run = placeholders[start : start + count]
+        following = placeholders[start + count : start + count + 1]
+        # One value per run, and the next run must be another picture (or the first one of the next row).
+        if not bool((run == run[0]).all()) or (len(following) and following[0] == run[0] != -1):
+            raise ValueError(
+                f"picture {index + 1} has {count} image tokens, but its run of placeholders has another length"
+            )
+        start += count
+    # masked_scatter keeps autograd simple: no in-place write into a leaf that checkpointing or PEFT made require grad.
+    return inputs_embeds.masked_scatter(mask[..., None], features.to(inputs_embeds.dtype))
+
+
+# ------------------------------------------------------------------------------------------------------ decoder
+
+
+class Phi3VRMSNorm(nn.Module):
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """fp32 inside, cast back, then times weight: the published order of roundings."""
+        wide = hidden_states.float()
+        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        return self.weight * wide.to(hidden_states.dtype)
+
+
+class Phi3VRotaryEmbedding(nn.Module):
+    """cos and sin tables with Phi-3's two factor lists.
+
+    Frequencies are plain fp32 tensors made from the config, not buffers: `.to(bfloat16)` would otherwise round them
+    and shift cos by up to 0.9.
+    """
+
+    def __init__(self, config: Phi3VConfig) -> None:
+        super().__init__()
+        self.config = config
+        self._frequencies: dict[torch.device, Tensor] = {}
+
+    def frequencies(self, device: torch.device) -> Tensor:
+        """[2, head_dim / 2] fp32: inverse frequencies with short factors, and with long ones."""
+        if device not in self._frequencies:
+            dim = self.config.head_dim
+            base = self.config.rope_theta ** (torch.arange(0, dim, 2, dtype=torch.int64).float() / dim)
+            scaling = self.config.rope_scaling
+            names = ("short_factor", "long_factor")
+            factors = [torch.tensor(scaling[name] if scaling else [1.0] * (dim // 2)) for name in names]
+            self._frequencies[device] = torch.stack([1.0 / (factor * base) for factor in factors]).to(device)
+        return self._frequencies[device]
+
+    @torch.no_grad()
+    def forward(
+        self, position_ids: Tensor, dtype: torch.dtype, total_lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Tables for every token.
+
+        Each document chooses its factor list by its own length, so that neither its neighbours in a batch nor those
+        in a pack change its answer. (The published code chooses once per batch, by the longest row.)
+
+        Args:
+            position_ids: [B, S]; within a row a document ends where positions stop rising by one.
+            total_lengths: [B] lengths that rows will have in the end, for prefill in chunks.
+
+        Returns:
+            cos, sin: [B, S, head_dim], computed in fp32, then cast to `dtype`.
+        """
+        lengths = document_lengths(position_ids)
+        if total_lengths is not None:
+            lengths = torch.maximum(lengths, total_lengths[:, None])
+        is_long = (lengths > self.config.original_max_position_embeddings).long()
+        frequencies = self.frequencies(position_ids.device)[is_long]  # [B, S, head_dim / 2]
+        angles = position_ids[..., None].float() * frequencies
+        angles = torch.cat([angles, angles], dim=-1)
+        magnitude = self.config.rope_magnitude
+        return (angles.cos() * magnitude).to(dtype), (angles.sin() * magnitude).to(dtype)
+
+
+def document_lengths(position_ids: Tensor) -> Tensor:
+    """[B, S] length so far of the document that each token belongs to: its largest position plus one."""
+    breaks = functional.pad(position_ids[:, 1:] != position_ids[:, :-1] + 1, (1, 0))
+    documents = breaks.cumsum(dim=1)
+    largest = torch.zeros_like(position_ids).scatter_reduce(1, documents, position_ids, "amax")
+    return largest.gather(1, documents) + 1
+
+
+def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Half-split rotary embedding of [B, H, S, d] by tables [B, 1, S, d]."""
+    half = states.shape[-1] // 2
+    turned = torch.cat([-states[..., half:], states[..., :half]], dim=-1)
+    return states * cos + turned * sin
+
+
+class Phi3VAttention(nn.Module):
+    is_causal = True
+
+    def __init__(self, config: Phi3VConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.head_dim = config.head_dim
+        self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
+        self.scaling = self.head_dim**-0.5
+        self.q_width = config.num_attention_heads * self.head_dim
+        self.kv_width = config.num_key_value_heads * self.head_dim
+        self.qkv_proj = nn.Linear(config.hidden_size, self.q_width + 2 * self.kv_width, bias=False)
+        self.o_proj = nn.Linear(self.q_width, config.hidden_size, bias=False)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        query, key, value = self.qkv_proj(hidden_states).split(
+            [self.q_width, self.kv_width, self.kv_width], dim=-1
+        )
+        query, key, value = (states.view(shape).transpose(1, 2) for states in (query, key, value))
+        cos, sin = (table[:, None] for table in position_embeddings)
+        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+        output, weights = attention_function(self.config)(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            **kwargs,
+        )
+        return self.o_proj(output.reshape(*hidden_states.shape[:-1], -1)), weights
+
+
+class Phi3VMLP(nn.Module):
+    def __init__(self, config: Phi3VConfig) -> None:
+        super().__init__()
+        self.gate_up_proj = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.activation_fn = ACT2FN[config.hidden_act]
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        gate, up = self.gate_up_proj(hidden_states).chunk(2, dim=-1)
+        return self.down_proj(up * self.activation_fn(gate))  # type: ignore[no-any-return]
+
+
+class Phi3VDecoderLayer(GradientCheckpointingLayer):  # type: ignore[misc]
+    def __init__(self, config: Phi3VConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.self_attn = Phi3VAttention(config, layer_idx)
+        self.mlp = Phi3VMLP(config)
+        self.input_layernorm = Phi3VRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = Phi3VRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.dropout = nn.Dropout(config.resid_pdrop)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        attended, _ = self.self_attn(
+            self.input_layernorm(hidden_states),
+            position_embeddings,
+            attention_mask,
+            past_key_values,
+            **kwargs,
+        )
+        hidden_states = hidden_states + self.dropout(attended)
+        return hidden_states + self.dropout(self.mlp(self.post_attention_layernorm(hidden_states)))  # type: ignore[no-any-return]
+
+
+class Phi3VPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
+    config_class = Phi3VConfig
+    config: Phi3VConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["Phi3VDecoderLayer", "Phi3VVisionLayer"]  # noqa: RUF012
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_record_outputs = {"hidden_states": Phi3VDecoderLayer, "attentions": Phi3VAttention}  # noqa: RUF012
+    # The published class registers embed_tokens twice (`wte`) and old CLIP code kept position_ids as a buffer.
+    _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012
+        r"vision_embed_tokens\.wte\.weight$",
+        r"embeddings\.position_ids$",
+    ]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Normal initialisation; separators and class token start small instead of undefined."""
+        super()._init_weights(module)
+        std = self.config.initializer_range
+        if isinstance(module, Phi3VVisionEmbeddings):
+            nn.init.normal_(module.class_embedding, std=std)
+        elif isinstance(module, Phi3VImageEmbedding):
+            nn.init.normal_(module.glb_GN, std=std)
+            nn.init.normal_(module.sub_GN, std=std)
+
+
+class Phi3VModel(Phi3VPreTrainedModel):
+    """Decoder with pictures; no head."""
+
+    def __init__(self, config: Phi3VConfig) -> None:
+        super().__init__(config)
+        # padding_idx: the row of <|endoftext|> gets no gradient, as published (its row of lm_head does).
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.embed_dropout = nn.Dropout(config.embd_pdrop)
+        self.vision_embed_tokens = Phi3VImageEmbedding(config)
+        self.layers = nn.ModuleList(
+            Phi3VDecoderLayer(config, index) for index in range(config.num_hidden_layers)
+        )
+        self.norm = Phi3VRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.rotary_emb = Phi3VRotaryEmbedding(config)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def embed(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor | None,
+        image_sizes: Tensor | None,
+        image_features: Tensor | None = None,
+        *,
+        expects_pictures: bool = True,
+    ) -> Tensor:
+        """[B, S] ids with picture placeholders -> [B, S, D]; `input_ids` is left unchanged.
+
+        Raises:
+            ValueError: placeholders without pictures, pictures without placeholders, or different counts. The
+                published model ignores such pictures silently, which is how blind models get trained.
+        """
+        has_places = bool((input_ids < 0).any())
+        has_pictures = pixel_values is not None or image_features is not None
+        embeds = self.embed_dropout(self.embed_tokens(input_ids.clamp(min=0)))
+        if not has_places:
+            if has_pictures and expects_pictures:
+                raise ValueError(
+                    "pictures were given, but input_ids hold no picture placeholders (negative ids)"
+                )
+            return embeds
+        if not has_pictures or image_sizes is None:
+            raise ValueError(
+                "input_ids hold picture placeholders, but pixel_values or image_sizes are missing"
+            )
+        vision = self.vision_embed_tokens
+        if image_features is None:
+            image_features = vision.encode_crops(pixel_values, image_sizes)
+        projected = vision.project(image_features, image_sizes)
+        return place_image_features(embeds, input_ids, projected, vision.num_tokens(image_sizes))
+
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_sizes: Tensor | None = None,
+        image_features: Tensor | None = None,
+        total_lengths: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Hidden states after the final norm.
+
+        Args:
+            input_ids: [B, S]; picture k of a row is a run of the id -k.
+            attention_mask: [B, S] (with a cache: past and present), 1 for real tokens. None for packed rows.
+            position_ids: [B, S]; restarting positions mark the documents of a packed row.
+            pixel_values: [n, num_crops + 1, 3, side, side], pictures in the order of their placeholders.
+            image_sizes: [n, 2] (height, width) of the padded pictures in pixels.
+            image_features: [N, P, C] kept output of `encode_crops`, instead of `pixel_values`.
+            total_lengths: [B] final row lengths, when a long prompt is fed in chunks.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        use_cache = self.config.use_cache and not self.training if use_cache is None else use_cache
+        past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
+        if inputs_embeds is None:
+            inputs_embeds = self.embed(
+                input_ids, pixel_values, image_sizes, image_features, expects_pictures=past_length == 0
+            )
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        if position_ids is None:
+            length = inputs_embeds.shape[1]
+            position_ids = torch.arange(past_length, past_length + length, device=inputs_embeds.device)[None]
+        causal_mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            position_ids=position_ids,
+        )
+        tables = self.rotary_emb(position_ids, inputs_embeds.dtype, total_lengths)
+        hidden_states = inputs_embeds
+        for layer in self.layers:
+            hidden_states = layer(
+                hidden_states,
+                position_embeddings=tables,
+                attention_mask=causal_mask,
+                past_key_values=past_key_values,
+                position_ids=position_ids,
+                **kwargs,
+            )
+        return BaseModelOutputWithPast(
+            last_hidden_state=self.norm(hidden_states),
+            past_key_values=past_key_values if use_cache else None,
+        )
+
+
+class Phi3VForConditionalGeneration(Phi3VPreTrainedModel, GenerationMixin):  # type: ignore[misc]
+    """Phi-3-Vision with its language head; a drop-in for transformers' Auto classes, Trainer, PEFT and TRL."""
+
+    def __init__(self, config: Phi3VConfig) -> None:
+        super().__init__(config)
+        self.model = Phi3VModel(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+        self._set_stop_tokens()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        loaded = super().from_pretrained(*args, **kwargs)
+        # With output_loading_info=True transformers returns a pair.
+        (loaded[0] if isinstance(loaded, tuple) else loaded)._set_stop_tokens()
+        return loaded
+
+    def _set_stop_tokens(self) -> None:
+        """Stop on <|end|> and <|endoftext|>: published files name token 2, which this model never writes."""
+        stale = self.generation_config.eos_token_id in (None, 2, [2])
+        if stale:
+            self.generation_config.eos_token_id = self.config.answer_stop_ids
+        self.generation_config.pad_token_id = self.config.pad_token_id
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_sizes: Tensor | None = None,
+        image_features: Tensor | None = None,
+        labels: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        answer_only: bool = False,
+        num_items_in_batch: int | Tensor | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Logits, and with labels the next-token loss.
+
+        Args:
+            labels: [B, S]; negative values (IGNORE_INDEX, picture placeholders) are not scored.
+            logits_to_keep: only the last so many positions get logits (0: all).
+            answer_only: with labels, compute logits only where the next token is scored: [num_scored, vocab] instead
+                of [B, S, vocab].
+            num_items_in_batch: divide the summed loss by this instead of by the number of scored tokens here.
+
+        Other arguments: see `Phi3VModel.forward`.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            pixel_values=pixel_values,
+            image_sizes=image_sizes,
+            image_features=image_features,
+            **kwargs,
+        )
+        hidden_states = outputs.last_hidden_state
+        loss = None
+        if labels is not None and answer_only:
+            targets = functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
+            scored = targets >= 0
+            logits = self.lm_head(hidden_states[scored])
+            loss = next_token_loss(logits, targets[scored], num_items_in_batch)
+        else:
+            kept = (
+                hidden_states[:, -logits_to_keep:]
+                if isinstance(logits_to_keep, int)
+                else hidden_states[:, logits_to_keep]
+            )
+            logits = self.lm_head(kept)
+            if labels is not None:
+                targets = functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
+                loss = next_token_loss(logits.flatten(0, 1), targets.flatten(), num_items_in_batch)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        past_key_values: Cache | None = None,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_sizes: Tensor | None = None,
+        image_features: Tensor | None = None,
+        is_first_iteration: bool | None = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """As in transformers, and: where a row grows past the short-factor length, start again without the cache.
+
+        Keys in the cache were rotated with the short factors; from that length on they need the long ones. The
+        pictures have to be inserted again on that one recomputation.
+        """
+        past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
+        if past_length and self._crosses(input_ids, attention_mask, past_length):
+            past_key_values, past_length = None, 0
+            kwargs["next_sequence_length"] = None
+            kwargs.pop("position_ids", None)
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
+            input_ids,
+            past_key_values=past_key_values,
+            attention_mask=attention_mask,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
+        )
+        if past_length == 0:
+            inputs |= {
+                "pixel_values": pixel_values,
+                "image_sizes": image_sizes,
+                "image_features": image_features,
+            }
+        if inputs.get("position_ids") is None and attention_mask is not None and attention_mask.ndim == 2:
+            positions = (attention_mask.long().cumsum(-1) - 1).masked_fill(attention_mask == 0, 1)
+            inputs["position_ids"] = positions[:, -inputs["input_ids"].shape[1] :]
+        return inputs
+
+    def _crosses(self, input_ids: Tensor, attention_mask: Tensor | None, past_length: int) -> bool:
+        """Whether any row was in the short-factor range when cached and leaves it with this step."""
+        limit = self.config.original_max_position_embeddings
+        if self.config.rope_scaling is None:
+            return False
+        if attention_mask is None or attention_mask.ndim != 2:
+            return past_length <= limit < input_ids.shape[1]
+        before = attention_mask[:, :past_length].sum(-1)
+        return bool(((before <= limit) & (attention_mask.sum(-1) > limit)).any())
+
+
+def next_token_loss(logits: Tensor, targets: Tensor, num_items: int | Tensor | None = None) -> Tensor:
+    """Cross-entropy in fp32 of [n, vocab] logits against [n] targets; negative targets are not scored.
+
+    Mean over scored targets, or the sum divided by `num_items`.
+    """
+    targets = targets.masked_fill(targets < 0, IGNORE_INDEX).to(logits.device, torch.long)
+    if num_items is None:
+        return functional.cross_entropy(logits.float(), targets, ignore_index=IGNORE_INDEX)
+    total = functional.cross_entropy(logits.float(), targets, ignore_index=IGNORE_INDEX, reduction="sum")
+    return total / num_items

@@ -1,0 +1,40 @@
+"""Set-up for all tests: one thread, no network, and where the shared reference material lies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: a second thread makes tests many times slower
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["WANDB_MODE"] = "offline"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("APPRAISER_SHARED", REPOSITORY.parent / "shared"))
+
+
+def shared_folder(name: str) -> Path:
+    """A folder of the reference material; the test is skipped, saying so, where it is absent."""
+    folder = SHARED / name
+    if not folder.exists():
+        pytest.skip(f"reference material absent: {folder} (set APPRAISER_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    return shared_folder("golden")
+
+
+@pytest.fixture(scope="session")
+def phi3_tokenizer_folder() -> Path:
+    return shared_folder("phi3_tokenizer")
+
+
+@pytest.fixture(scope="session")
+def outdoor_shop() -> Path:
+    return shared_folder("real/outdoor_shop")
