@@ -1,0 +1,40 @@
+"""appraiser: fine-tune Phi-3-Vision on your own product pictures.
+
+    from appraiser import build_dataset, train, evaluate, Predictor, load
+
+Names are loaded when first used: importing the package must not cost the seconds that torch and transformers take.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Predictor": "appraiser.predict",
+    "Prediction": "appraiser.predict",
+    "build_dataset": "appraiser.data.build",
+    "evaluate": "appraiser.evaluation.evaluate",
+    "load": "appraiser.backbone",
+    "make_catalogue": "appraiser.data.samples.catalogue",
+    "open_dataset": "appraiser.data.dataset",
+    "train": "appraiser.training.trainer",
+}
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names below
+
+if TYPE_CHECKING:
+    from appraiser.backbone import load
+    from appraiser.data.build import build_dataset
+    from appraiser.data.dataset import open_dataset
+    from appraiser.data.samples.catalogue import make_catalogue
+    from appraiser.evaluation.evaluate import evaluate
+    from appraiser.predict import Prediction, Predictor
+    from appraiser.training.trainer import train
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'appraiser' has no attribute {name!r}")

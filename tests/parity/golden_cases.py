@@ -52,9 +52,7 @@ class GoldenModel:
         return open_images(self.root, case["images"])
 
     def load(self, **kwargs: Any) -> Phi3VForConditionalGeneration:
-        return Phi3VForConditionalGeneration.from_pretrained(
-            self.folder, dtype=torch.float32, **kwargs
-        ).eval()
+        return Phi3VForConditionalGeneration.from_pretrained(self.folder, dtype=torch.float32, **kwargs).eval()
 
     def processor(self) -> Phi3VProcessor:
         return Phi3VProcessor.from_pretrained(self.folder)
@@ -126,9 +124,7 @@ def check_rope(golden: GoldenModel, model: Phi3VForConditionalGeneration) -> Non
     for kind, row in (("short", 0), ("long", 1)):
         positions = tensors[f"rope.{kind}.position_ids"].reshape(1, -1)
         frequencies = model.model.rotary_emb.frequencies(positions.device)[row]
-        assert torch.equal(frequencies, tensors[f"rope.{kind}.inv_freq"].flatten()), (
-            f"rope {kind} frequencies"
-        )
+        assert torch.equal(frequencies, tensors[f"rope.{kind}.inv_freq"].flatten()), f"rope {kind} frequencies"
         # The reference chose by the largest position of the call; ours by the document's length.
         total = positions.max().reshape(1) + 1
         cos, sin = model.model.rotary_emb(positions, torch.float32, total)
@@ -175,9 +171,7 @@ def check_picture(
     rows = tensors[f"{name}.logits_rows"]
     close(output.logits[:, rows], tensors[f"{name}.logits"], ATOL_LOGITS, f"{name} logits")
     argmax = torch.tensor(case["argmax"]) if "argmax" in case else tensors[f"{name}.argmax"].long()
-    assert torch.equal(output.logits.argmax(-1), argmax.reshape(output.logits.shape[:2])), (
-        f"{name}: other argmax"
-    )
+    assert torch.equal(output.logits.argmax(-1), argmax.reshape(output.logits.shape[:2])), f"{name}: other argmax"
 
 
 def check_batch(
@@ -207,9 +201,7 @@ def check_training(
     inputs = {"input_ids": tensors[f"{name}.input_ids"], "labels": tensors[f"{name}.labels"]}
     pixels = golden.pixels(name, processor)
     loss = model(**inputs, **pixels).loss
-    assert abs(loss.item() - case["loss"]) <= ATOL_LOSS, (
-        f"{name}: loss {loss.item()}, expected {case['loss']}"
-    )
+    assert abs(loss.item() - case["loss"]) <= ATOL_LOSS, f"{name}: loss {loss.item()}, expected {case['loss']}"
     answer_only = model(**inputs, **pixels, answer_only=True)
     assert abs(answer_only.loss.item() - case["loss"]) <= ATOL_LOSS, f"{name}: answer-only loss differs"
     assert len(answer_only.logits) == int((inputs["labels"][:, 1:] != IGNORE_INDEX).sum())
@@ -236,9 +228,7 @@ def check_generation(
 ) -> None:
     case = golden.cases[name]
     if "images" in case:
-        inputs = processor(
-            case["prompt"], golden.images(case), num_crops=case["num_crops"], return_tensors="pt"
-        )
+        inputs = processor(case["prompt"], golden.images(case), num_crops=case["num_crops"], return_tensors="pt")
     else:
         ids = golden.tensors[f"{name}.input_ids"]
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

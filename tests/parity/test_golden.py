@@ -30,9 +30,7 @@ FOLDERS = ("tiny_mha", "tiny_gqa")
 
 
 @cache
-def model_of(
-    folder: str, attention: str = "sdpa"
-) -> tuple[GoldenModel, Phi3VForConditionalGeneration, Phi3VProcessor]:
+def model_of(folder: str, attention: str = "sdpa") -> tuple[GoldenModel, Phi3VForConditionalGeneration, Phi3VProcessor]:
     golden = GoldenModel(shared_folder("golden"), folder)
     return golden, golden.load(attn_implementation=attention), golden.processor()
 
@@ -129,9 +127,7 @@ def test_pixels_match_to_the_byte(golden: Path) -> None:
 
 
 def expand(rle: list) -> list[int]:
-    return [
-        token for entry in rle for token in ([entry[0]] * entry[1] if isinstance(entry, list) else [entry])
-    ]
+    return [token for entry in rle for token in ([entry[0]] * entry[1] if isinstance(entry, list) else [entry])]
 
 
 @pytest.fixture(scope="module")
@@ -161,9 +157,7 @@ REFUSED = {
 }
 
 
-def test_doubtful_prompts_are_refused_and_the_others_match(
-    golden: Path, real_processor: Phi3VProcessor
-) -> None:
+def test_doubtful_prompts_are_refused_and_the_others_match(golden: Path, real_processor: Phi3VProcessor) -> None:
     seen = set()
     for case in json.loads((golden / "processor/prompts.json").read_text())["error_cases"]:
         images = open_images(golden, case["images"] or []) or None

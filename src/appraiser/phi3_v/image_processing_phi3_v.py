@@ -36,7 +36,7 @@ class Phi3VImagesKwargs(ImagesKwargs, total=False):
     num_img_tokens: int
 
 
-class Phi3VImageProcessor(BaseImageProcessor):  # type: ignore[misc]
+class Phi3VImageProcessor(BaseImageProcessor):
     """Turns PIL pictures into `pixel_values`, `image_sizes` and token counts.
 
     Args:
@@ -158,9 +158,7 @@ class Phi3VImageProcessor(BaseImageProcessor):  # type: ignore[misc]
         pixels = self.normalize_to_tensor(hd)
         side, height, width = self.crop_size, hd.height, hd.width
         # Bicubic without antialiasing, on the normalised floats: as published, and visibly not what PIL would give.
-        global_view = functional.interpolate(
-            pixels[None], size=(side, side), mode="bicubic", align_corners=False
-        )
+        global_view = functional.interpolate(pixels[None], size=(side, side), mode="bicubic", align_corners=False)
         crops = pixels.reshape(3, height // side, side, width // side, side).permute(1, 3, 0, 2, 4)
         return torch.cat([global_view, crops.reshape(-1, 3, side, side)]), (height, width)
 

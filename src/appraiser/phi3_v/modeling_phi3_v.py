@@ -110,7 +110,7 @@ class Phi3VVisionAttention(nn.Module):
         output, _ = attention_function(self.config)(
             self, query, key, value, None, dropout=0.0, scaling=self.scaling, is_causal=False
         )
-        return self.out_proj(output.reshape(*hidden_states.shape[:-1], -1))  # type: ignore[no-any-return]
+        return self.out_proj(output.reshape(*hidden_states.shape[:-1], -1))
 
 
 class Phi3VVisionMLP(nn.Module):
@@ -123,10 +123,10 @@ class Phi3VVisionMLP(nn.Module):
     def forward(self, hidden_states: Tensor) -> Tensor:
         hidden_states = self.fc1(hidden_states)
         hidden_states = hidden_states * torch.sigmoid(1.702 * hidden_states)  # quick_gelu
-        return self.fc2(hidden_states)  # type: ignore[no-any-return]
+        return self.fc2(hidden_states)
 
 
-class Phi3VVisionLayer(GradientCheckpointingLayer):  # type: ignore[misc]
+class Phi3VVisionLayer(GradientCheckpointingLayer):
     def __init__(self, config: Phi3VConfig) -> None:
         super().__init__()
         width, eps = config.clip_config["hidden_size"], config.clip_config["layer_norm_eps"]
@@ -137,15 +137,13 @@ class Phi3VVisionLayer(GradientCheckpointingLayer):  # type: ignore[misc]
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         hidden_states = hidden_states + self.self_attn(self.layer_norm1(hidden_states))
-        return hidden_states + self.mlp(self.layer_norm2(hidden_states))  # type: ignore[no-any-return]
+        return hidden_states + self.mlp(self.layer_norm2(hidden_states))
 
 
 class Phi3VVisionEncoder(nn.Module):
     def __init__(self, config: Phi3VConfig) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            Phi3VVisionLayer(config) for _ in range(config.clip_config["num_hidden_layers"])
-        )
+        self.layers = nn.ModuleList(Phi3VVisionLayer(config) for _ in range(config.clip_config["num_hidden_layers"]))
 
 
 class Phi3VVisionTransformer(nn.Module):
@@ -164,7 +162,7 @@ class Phi3VVisionTransformer(nn.Module):
         hidden_states = self.pre_layrnorm(self.embeddings(crops))
         for layer in self.encoder.layers[:-1]:
             hidden_states = layer(hidden_states)
-        return hidden_states[:, 1:]  # type: ignore[no-any-return]
+        return hidden_states[:, 1:]
 
     def unused_parameters(self) -> list[nn.Parameter]:
         """Parameters that are saved but never computed, so they never get a gradient."""
@@ -201,9 +199,7 @@ class Phi3VImageEmbedding(nn.Module):
         sizes = image_sizes.tolist()
         for height, width in sizes:
             if height % side or width % side or not height or not width:
-                raise ValueError(
-                    f"image_sizes must be multiples of {side} px (height, width), got {height, width}"
-                )
+                raise ValueError(f"image_sizes must be multiples of {side} px (height, width), got {height, width}")
         return [(height // side, width // side) for height, width in sizes]
 
     def encode_crops(self, pixel_values: Tensor, image_sizes: Tensor) -> Tensor:
@@ -223,9 +219,19 @@ class Phi3VImageEmbedding(nn.Module):
                 f"image_sizes ask for {real} views, pixel_values hold {len(pixel_values)} pictures of "
                 f"{pixel_values.shape[1]}"
             )
-        crops = torch.cat([views[:count] for views, count in zip(pixel_values, real, strict=True)])
+        # A picture of one crop is padded to exactly that crop, so its global view is the same pixels again:
+        # run them once and use the result twice. Checked on the pixels, since callers may pass others.
+        is_same = [count == 2 and torch.equal(views[0], views[1]) for views, count in zip(pixel_values, real, strict=True)]
+        runs = [1 if same else count for same, count in zip(is_same, real, strict=True)]
+        crops = torch.cat([views[:count] for views, count in zip(pixel_values, runs, strict=True)])
         dtype = self.img_processor.vision_model.embeddings.class_embedding.dtype
-        return self.img_processor.vision_model(crops.to(dtype))  # type: ignore[no-any-return]
+        patches = self.img_processor.vision_model(crops.to(dtype))
+        if not any(is_same):
+            return patches
+        if all(is_same):
+            return patches.repeat_interleave(2, dim=0)
+        per_picture = patches.split(runs)
+        return torch.cat([torch.cat([run, run]) if same else run for run, same in zip(per_picture, is_same, strict=True)])
 
     def merge(self, crops: Tensor, rows: int, columns: int) -> Tensor:
         """Merge 2 x 2 patches into one token and end every row of the grid with the separator.
@@ -256,16 +262,14 @@ class Phi3VImageEmbedding(nn.Module):
 
     def project(self, patches: Tensor, image_sizes: Tensor) -> Tensor:
         """[N, P, C] tower features -> [T, D] features in the decoder's width."""
-        return self.img_projection(self.merge_pictures(patches, image_sizes))  # type: ignore[no-any-return]
+        return self.img_projection(self.merge_pictures(patches, image_sizes))
 
     def forward(self, pixel_values: Tensor, image_sizes: Tensor) -> Tensor:
         """[T, D] features of all pictures, one picture after the other."""
         return self.project(self.encode_crops(pixel_values, image_sizes), image_sizes)
 
 
-def place_image_features(
-    inputs_embeds: Tensor, input_ids: Tensor, features: Tensor, counts: list[int]
-) -> Tensor:
+def place_image_features(inputs_embeds: Tensor, input_ids: Tensor, features: Tensor, counts: list[int]) -> Tensor:
     """Write the pictures' features over their placeholder tokens.
 
     Args:
@@ -406,9 +410,7 @@ class Phi3VAttention(nn.Module):
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-        query, key, value = self.qkv_proj(hidden_states).split(
-            [self.q_width, self.kv_width, self.kv_width], dim=-1
-        )
+        query, key, value = self.qkv_proj(hidden_states).split([self.q_width, self.kv_width, self.kv_width], dim=-1)
         query, key, value = (states.view(shape).transpose(1, 2) for states in (query, key, value))
         cos, sin = (table[:, None] for table in position_embeddings)
         query, key = rotate(query, cos, sin), rotate(key, cos, sin)
@@ -436,10 +438,10 @@ class Phi3VMLP(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         gate, up = self.gate_up_proj(hidden_states).chunk(2, dim=-1)
-        return self.down_proj(up * self.activation_fn(gate))  # type: ignore[no-any-return]
+        return self.down_proj(up * self.activation_fn(gate))
 
 
-class Phi3VDecoderLayer(GradientCheckpointingLayer):  # type: ignore[misc]
+class Phi3VDecoderLayer(GradientCheckpointingLayer):
     def __init__(self, config: Phi3VConfig, layer_idx: int) -> None:
         super().__init__()
         self.self_attn = Phi3VAttention(config, layer_idx)
@@ -464,10 +466,10 @@ class Phi3VDecoderLayer(GradientCheckpointingLayer):  # type: ignore[misc]
             **kwargs,
         )
         hidden_states = hidden_states + self.dropout(attended)
-        return hidden_states + self.dropout(self.mlp(self.post_attention_layernorm(hidden_states)))  # type: ignore[no-any-return]
+        return hidden_states + self.dropout(self.mlp(self.post_attention_layernorm(hidden_states)))
 
 
-class Phi3VPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
+class Phi3VPreTrainedModel(PreTrainedModel):
     config_class = Phi3VConfig
     config: Phi3VConfig
     base_model_prefix = "model"
@@ -506,9 +508,7 @@ class Phi3VModel(Phi3VPreTrainedModel):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
         self.embed_dropout = nn.Dropout(config.embd_pdrop)
         self.vision_embed_tokens = Phi3VImageEmbedding(config)
-        self.layers = nn.ModuleList(
-            Phi3VDecoderLayer(config, index) for index in range(config.num_hidden_layers)
-        )
+        self.layers = nn.ModuleList(Phi3VDecoderLayer(config, index) for index in range(config.num_hidden_layers))
         self.norm = Phi3VRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.rotary_emb = Phi3VRotaryEmbedding(config)
         self.gradient_checkpointing = False
@@ -534,14 +534,10 @@ class Phi3VModel(Phi3VPreTrainedModel):
         embeds = self.embed_dropout(self.embed_tokens(input_ids.clamp(min=0)))
         if not has_places:
             if has_pictures and expects_pictures:
-                raise ValueError(
-                    "pictures were given, but input_ids hold no picture placeholders (negative ids)"
-                )
+                raise ValueError("pictures were given, but input_ids hold no picture placeholders (negative ids)")
             return embeds
         if not has_pictures or image_sizes is None:
-            raise ValueError(
-                "input_ids hold picture placeholders, but pixel_values or image_sizes are missing"
-            )
+            raise ValueError("input_ids hold picture placeholders, but pixel_values or image_sizes are missing")
         vision = self.vision_embed_tokens
         if image_features is None:
             image_features = vision.encode_crops(pixel_values, image_sizes)
@@ -611,7 +607,7 @@ class Phi3VModel(Phi3VPreTrainedModel):
         )
 
 
-class Phi3VForConditionalGeneration(Phi3VPreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class Phi3VForConditionalGeneration(Phi3VPreTrainedModel, GenerationMixin):
     """Phi-3-Vision with its language head; a drop-in for transformers' Auto classes, Trainer, PEFT and TRL."""
 
     def __init__(self, config: Phi3VConfig) -> None:

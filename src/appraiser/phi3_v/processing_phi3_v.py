@@ -41,7 +41,7 @@ CHAT_TEMPLATE = (
 )
 
 
-class Phi3VProcessor(ProcessorMixin):  # type: ignore[misc]
+class Phi3VProcessor(ProcessorMixin):
     """Tokenizer and image processor of one folder in the published layout."""
 
     def __init__(
@@ -119,7 +119,7 @@ class Phi3VProcessor(ProcessorMixin):  # type: ignore[misc]
         features = self.image_processor(pictures, num_crops=num_crops) if pictures else None
         counts = iter(features.pop("num_img_tokens") if features is not None else [])
         rows = [
-            self._row_ids(prompt, [next(counts) for _ in row], add_special_tokens)
+            self.prompt_ids(prompt, [next(counts) for _ in row], add_special_tokens=add_special_tokens)
             for prompt, row in zip(prompts, per_prompt, strict=True)
         ]
         if truncation and max_length is not None:
@@ -155,12 +155,11 @@ class Phi3VProcessor(ProcessorMixin):  # type: ignore[misc]
             rows.append(remaining[:num_tags])
             remaining = remaining[num_tags:]
         if remaining:
-            raise ValueError(
-                f"{len(remaining)} more pictures than picture tags in the {len(prompts)} prompts"
-            )
+            raise ValueError(f"{len(remaining)} more pictures than picture tags in the {len(prompts)} prompts")
         return rows
 
-    def _row_ids(self, prompt: str, counts: list[int], add_special_tokens: bool) -> list[int]:
+    def prompt_ids(self, prompt: str, counts: Sequence[int], *, add_special_tokens: bool = True) -> list[int]:
+        """Ids of one prompt whose k-th picture has `counts[k - 1]` image tokens; tags are not checked here."""
         if not counts:
             return list(self.tokenizer(prompt, add_special_tokens=add_special_tokens).input_ids)
         chunks = IMAGE_TAG.split(prompt)[0::2]

@@ -1,0 +1,246 @@
+"""The narrow seam between the pipeline and a model; the only module that imports `phi3_v`.
+
+Data, training and prediction see a model through four things: a processor call (pictures -> views), image-token counts,
+ids of prompts and completions, and the network itself. Another model family would be another module like this one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from appraiser.errors import CheckpointError, ModelInputError
+from appraiser.phi3_v import IGNORE_INDEX, Phi3VConfig, Phi3VForConditionalGeneration, Phi3VProcessor
+
+__all__ = ["DTYPES", "EMBEDDED_MODELS", "IGNORE_INDEX", "Backbone", "Views", "load", "model_folder"]
+
+EMBEDDED_MODELS = ("phi3v-tiny",)
+DtypeName = Literal["float32", "bfloat16", "float16"]
+DTYPES: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True)
+class Views:
+    """One picture as the tower sees it: [1 + h * w, 3, S, S] global view and crops, and its padded (height, width)."""
+
+    pixels: Tensor
+    size: tuple[int, int]
+
+
+@dataclass
+class Backbone:
+    """A loaded network with its processor."""
+
+    model: Any
+    processor: Phi3VProcessor
+    name: str
+
+    @property
+    def network(self) -> Phi3VForConditionalGeneration:
+        """The network itself, also where an adapter is wrapped around it."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    @property
+    def config(self) -> Phi3VConfig:
+        return self.network.config
+
+    def unused_parameters(self) -> list[torch.nn.Parameter]:
+        """Parameters that are saved but never computed (the tower's last block)."""
+        return self.network.model.vision_embed_tokens.img_processor.vision_model.unused_parameters()
+
+    def patch_features(self, pixels: Tensor) -> Tensor:
+        """[N, P, C] features of the tower for [N, 3, S, S] views."""
+        vision = self.network.model.vision_embed_tokens.img_processor.vision_model
+        return vision(pixels.to(self.device, self.network.dtype))
+
+    @property
+    def num_crops(self) -> int:
+        return int(self.processor.image_processor.num_crops)
+
+    @property
+    def pad_token_id(self) -> int:
+        return int(self.processor.tokenizer.pad_token_id)
+
+    @property
+    def stop_token_ids(self) -> list[int]:
+        return self.config.answer_stop_ids
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def views(self, image: Image.Image) -> Views:
+        """Process one RGB picture; see the processor for the HD transform."""
+        try:
+            pixels, size = self.processor.image_processor.views(image)
+        except ValueError as error:
+            raise ModelInputError(str(error), fix="crop the picture to a more usual shape") from error
+        return Views(pixels, size)
+
+    def num_image_tokens(self, width: int, height: int) -> int:
+        """Image tokens of a picture of this size in pixels."""
+        return self.processor.image_processor.num_tokens_for_size(width, height)
+
+    def prompt_ids(
+        self, prompt: str, sizes: Sequence[tuple[int, int]], *, begins_text: bool = True
+    ) -> list[int]:
+        """Ids of a prompt with one run of placeholders per picture.
+
+        Args:
+            prompt: chat text with tags `<|image_1|>` ... ; written by us, never by a user.
+            sizes: padded (height, width) of each picture, as in `Views.size`.
+            begins_text: False for a later turn without pictures, which has no BOS.
+        """
+        processor = self.processor.image_processor
+        counts = [processor.num_tokens_for_size(width, height) for height, width in sizes]
+        return self.processor.prompt_ids(prompt, counts, add_special_tokens=begins_text)
+
+    def completion_ids(self, answer: str, *, ends_text: bool = True) -> list[int]:
+        """Ids of a target text and its end: answer, `<|end|>`, newline, and `<|endoftext|>` if it ends the text.
+
+        The answer holds users' titles, so it is encoded without any control token: `<|end|>` in a title stays text.
+        """
+        return self.text_ids(answer) + (self._ending_ids if ends_text else self._ending_ids[:-1])
+
+    def text_ids(self, text: str) -> list[int]:
+        """Ids of user text in which no control token can appear."""
+        return list(self._plain_tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated ids up to the first stop token, without surrounding space."""
+        stops = set(self.stop_token_ids)
+        kept: list[int] = []
+        for token in ids:
+            if token in stops:
+                break
+            kept.append(token)
+        return self.processor.decode(kept, clean_up_tokenization_spaces=False).strip()
+
+    @cached_property
+    def _ending_ids(self) -> list[int]:
+        return list(self.processor.tokenizer("<|end|>\n<|endoftext|>", add_special_tokens=False).input_ids)
+
+    @cached_property
+    def _plain_tokenizer(self) -> Tokenizer:
+        """The same BPE without its added tokens: control tokens do not exist for it."""
+        serialized = json.loads(self.processor.tokenizer.backend_tokenizer.to_str())
+        serialized["added_tokens"] = []
+        serialized["post_processor"] = None
+        return Tokenizer.from_str(json.dumps(serialized))
+
+    def save(self, folder: Path) -> None:
+        """Write weights (the adapter's alone where there is one), tokenizer and preprocessor file as published."""
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+    def collate_views(self, pictures: Sequence[Views]) -> dict[str, Tensor]:
+        """`pixel_values` [n, most views, 3, S, S] (missing views zero, never computed) and `image_sizes` [n, 2]."""
+        most = max(len(picture.pixels) for picture in pictures)
+        shape = (len(pictures), most, *pictures[0].pixels.shape[1:])
+        pixels = torch.zeros(shape, dtype=pictures[0].pixels.dtype)
+        for row, picture in zip(pixels, pictures, strict=True):
+            row[: len(picture.pixels)] = picture.pixels
+        return {"pixel_values": pixels, "image_sizes": torch.tensor([picture.size for picture in pictures])}
+
+
+@lru_cache(maxsize=1)
+def _embedded_root() -> Path:
+    return Path(str(files("appraiser"))) / "models"
+
+
+def model_folder(name_or_path: str | Path) -> str:
+    """Where a model lies: an embedded one, a folder, or a Hub id left as it is.
+
+    Raises:
+        CheckpointError: a path that is no model folder.
+    """
+    if str(name_or_path) in EMBEDDED_MODELS:
+        return str(_embedded_root() / str(name_or_path))
+    path = Path(name_or_path)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise CheckpointError(
+                f"no model in {path}: config.json is missing",
+                fix="name a model folder, a run folder or a Hub id such as microsoft/Phi-3-vision-128k-instruct",
+            )
+        return str(path)
+    looks_like_hub_id = str(name_or_path).count("/") == 1 and not str(name_or_path).startswith((".", "/", "~"))
+    if path.exists() or not looks_like_hub_id:
+        raise CheckpointError(
+            f"no model folder at {path}",
+            fix=f"name a folder, a Hub id (owner/name) or an embedded model: {', '.join(EMBEDDED_MODELS)}",
+        )
+    return str(name_or_path)
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    dtype: str = "float32",
+    num_crops: int | None = None,
+    attention: str = "sdpa",
+    device: str | torch.device = "cpu",
+) -> Backbone:
+    """Load a model in the published layout, ours or anybody's.
+
+    Args:
+        name_or_path: `phi3v-tiny`, a folder, or a Hub id.
+        num_crops: crop budget; None keeps the folder's own.
+
+    Raises:
+        CheckpointError: nothing there, another architecture, missing or damaged weights.
+    """
+    folder = model_folder(name_or_path)
+    _check_architecture(folder)
+    try:
+        processor = Phi3VProcessor.from_pretrained(folder, num_crops=num_crops)
+        model, info = Phi3VForConditionalGeneration.from_pretrained(
+            folder,
+            dtype=DTYPES[dtype],
+            attn_implementation=attention,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        # The readers below raise everything from OSError to SafetensorError; all mean the same to the user.
+        raise CheckpointError(
+            f"cannot load a model from {folder}: {type(error).__name__}: {str(error).splitlines()[0][:300]}",
+            fix="check that the folder holds config.json, *.safetensors, tokenizer and preprocessor_config.json",
+        ) from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise CheckpointError(
+            f"{folder} lacks {len(missing)} of the model's tensors, among them {', '.join(missing[:3])}",
+            fix="download or export the folder again; a model with fresh random parts would answer nonsense",
+        )
+    return Backbone(model.to(device), processor, str(name_or_path))
+
+
+def _check_architecture(folder: str) -> None:
+    """Refuse folders of other models early, with a sentence instead of a list of tensor names."""
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        return  # a Hub id: the loader below fetches and checks
+    try:
+        model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}", fix="restore the model's config.json") from error
+    if model_type != "phi3_v":
+        raise CheckpointError(
+            f"{folder} holds a model of type {model_type!r}, not phi3_v",
+            fix="use Phi-3-vision-128k-instruct, Phi-3.5-vision-instruct, phi3v-tiny or a run made from one of them",
+        )

@@ -1,0 +1,143 @@
+"""The data set folder: what `build` writes, and what training and evaluation read.
+
+    train-*.parquet  val-*.parquet  calib-*.parquet  test-*.parquet     one row per product record, pictures inside
+    quarantine.parquet                                                  row, reason, detail of what was left out
+    manifest.json    README.md                                          counts that add up, hashes, data set card
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from appraiser.data.records import ProductRecord
+from appraiser.errors import DataError
+
+DATASET_FORMAT = 1
+SplitName = Literal["train", "val", "calib", "test"]
+SPLIT_NAMES: tuple[SplitName, ...] = ("train", "val", "calib", "test")
+RECORD_COLUMNS = ("id", "image", "images", "title", "category", "price", "currency", "group")
+
+
+class Manifest(BaseModel):
+    """Facts of a data set; `rows_in == ok + quarantined` always holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int
+    appraiser: str
+    source: str
+    licence: str | None
+    seed: int
+    rows_in: int
+    ok: int
+    quarantined: int
+    quarantined_by_reason: dict[str, int]
+    splits: dict[str, int]
+    fields: dict[str, list[str]]
+    currency: str | None
+    num_crops: int
+    median_picture: tuple[int, int]
+    grouping: dict[str, float]
+    sample: dict[str, Any] | None
+    content_sha256: str
+    """Over every record's id, split, values and picture hashes: equal for two builds of the same data."""
+    files: dict[str, str]
+
+    @property
+    def task_fields(self) -> tuple[str, ...]:
+        """Which of title, category and price the data set has."""
+        return tuple(name for name in ("title", "category", "price") if name in self.fields)
+
+
+class ProductDataset:
+    """An opened data set folder. Splits are read when first asked for and kept."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._splits: dict[str, Records] = {}
+
+    def split(self, name: str) -> Records:
+        """The records of a split.
+
+        Raises:
+            DataError: no such split, or a file that is missing or damaged.
+        """
+        if name not in SPLIT_NAMES:
+            raise DataError(f"no split {name!r}", fix=f"choose from {', '.join(SPLIT_NAMES)}")
+        if name not in self._splits:
+            self._splits[name] = Records(self._read(name))
+        return self._splits[name]
+
+    def _read(self, name: str) -> pa.Table:
+        files = sorted(self.folder.glob(f"{name}-*.parquet"))
+        if not files:
+            raise DataError(f"{self.folder} has no rows in split {name!r}", fix="build it from more products")
+        try:
+            return pa.concat_tables([pq.read_table(file) for file in files])
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"cannot read split {name!r} of {self.folder}: {error}", fix="build it again") from None
+
+
+class Records:
+    """Records of one split, by position; decoded to `ProductRecord` on access."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+        self._extra = [name for name in table.column_names if name not in RECORD_COLUMNS]
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __iter__(self) -> Iterator[ProductRecord]:
+        return (self[position] for position in range(len(self)))
+
+    def __getitem__(self, position: int) -> ProductRecord:
+        row: dict[str, Any] = self._table.slice(position, 1).to_pylist()[0]
+        pictures = row["images"] if "images" in row else [row["image"]]
+        return ProductRecord(
+            id=row["id"],
+            images=tuple(picture["bytes"] for picture in pictures),
+            group=row["group"],
+            title=row.get("title"),
+            category=row.get("category"),
+            price=row.get("price"),
+            currency=row.get("currency"),
+            extra={name: row[name] for name in self._extra},
+        )
+
+    def column(self, name: str) -> list[Any]:
+        """All values of one column, without touching the pictures."""
+        values: list[Any] = self._table.column(name).to_pylist()
+        return values
+
+
+def open_dataset(folder: str | Path) -> ProductDataset:
+    """Open a folder written by `build_dataset`.
+
+    Raises:
+        DataError: no data set there, or one of a newer format.
+    """
+    path = Path(folder)
+    manifest = path / "manifest.json"
+    if not manifest.is_file():
+        raise DataError(
+            f"no data set at {path}: manifest.json is missing", fix=f"make one: appraiser build products.csv {path}"
+        )
+    try:
+        loaded = Manifest.model_validate(json.loads(manifest.read_text(encoding="utf-8")))
+    except (ValueError, ValidationError) as error:
+        raise DataError(f"{manifest} is damaged or of another version: {error}", fix="build the data set again") from None
+    if loaded.format > DATASET_FORMAT:
+        raise DataError(
+            f"{path} has format {loaded.format}, this appraiser reads up to {DATASET_FORMAT}",
+            fix="update appraiser, or build the data set again",
+        )
+    return ProductDataset(path, loaded)

@@ -1,0 +1,35 @@
+"""The title of a product: `[Size] Colour [Pattern] Material [Hardware] NOUN [line name]`, 8 to 71 characters.
+
+What is usual has no word: regular size, plain pattern, no hardware. Every word but the line name can be seen.
+"""
+
+from __future__ import annotations
+
+from appraiser.data.samples.attributes import TYPES, Product
+
+MIN_LENGTH, MAX_LENGTH = 8, 71
+
+_HARDWARE_WORDS = {"none": "", "buttons": "Button", "zip": "Zip", "buckle": "Buckle", "chain": "Chain"}
+
+
+def visible_words(product: Product) -> list[str]:
+    """The words of the title that the picture shows, in order; `Tote Bag` is two words."""
+    parts = (
+        "" if product.size == "regular" else product.size,
+        product.colour,
+        "" if product.pattern == "plain" else product.pattern,
+        product.material,
+        _HARDWARE_WORDS[product.hardware],
+        TYPES[product.type].noun,
+    )
+    return [word for part in parts for word in _capitals(part).split()]
+
+
+def make_title(product: Product) -> str:
+    """The title as the shop prints it."""
+    return " ".join([*visible_words(product), *([product.line_name] if product.line_name else [])])
+
+
+def _capitals(words: str) -> str:
+    """Capital at each word's start; a hyphen starts no word: `Gold-plated`, `T-shirt`."""
+    return " ".join(word[:1].upper() + word[1:] for word in words.split())

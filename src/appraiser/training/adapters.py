@@ -1,0 +1,57 @@
+"""Low-rank adapters through PEFT: attach, and load again in the PEFT file format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from appraiser.backbone import Backbone, load
+from appraiser.config import AdapterConfig
+from appraiser.errors import CheckpointError
+
+
+def target_modules(parts: Sequence[str], num_tower_layers: int) -> str:
+    """Regular expression of the linear layers that get an adapter, as PEFT matches it against whole names.
+
+    The tower's last block is left out: it is never computed.
+    """
+    tower = "|".join(str(layer) for layer in range(num_tower_layers - 1))
+    patterns = {
+        "decoder": r"model\.layers\.\d+\.(self_attn\.(qkv_proj|o_proj)|mlp\.(gate_up_proj|down_proj))",
+        "tower": rf".*\.encoder\.layers\.({tower})\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])",
+        "projector": r".*\.img_projection\.[02]",
+    }
+    return "|".join(f"({patterns[part]})" for part in parts)
+
+
+def attach_lora(backbone: Backbone, config: AdapterConfig) -> Backbone:
+    """The backbone with trainable adapters and everything else frozen."""
+    layers = backbone.config.clip_config["num_hidden_layers"]
+    lora = LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=target_modules(config.parts, layers),
+        bias="none",
+    )
+    return Backbone(get_peft_model(backbone.model, lora), backbone.processor, backbone.name)
+
+
+def load_adapted(folder: Path, base: str, *, dtype: str = "float32", device: Any = "cpu") -> Backbone:
+    """Base model with the adapter of `folder` on it, and the adapter's own processor settings.
+
+    Raises:
+        CheckpointError: base or adapter is missing or damaged.
+    """
+    backbone = load(base, dtype=dtype, device=device)
+    try:
+        model = PeftModel.from_pretrained(backbone.model, str(folder))
+        processor = type(backbone.processor).from_pretrained(folder)
+    except Exception as error:  # PEFT and safetensors raise many kinds; all mean a damaged adapter
+        raise CheckpointError(
+            f"cannot load the adapter in {folder}: {str(error).splitlines()[0][:300]}", fix="train or export it again"
+        ) from error
+    return Backbone(model, processor, str(folder))

@@ -1,0 +1,67 @@
+"""Parameter groups, optimizer and learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+# Norm weights, biases and separators are scales and offsets: decaying them to zero has no meaning.
+MIN_DECAYED_DIMENSIONS = 2
+
+
+def trainable(model: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
+    """Named parameters that training changes."""
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def is_vision(name: str) -> bool:
+    """Whether a parameter belongs to the tower (not to the projector behind it)."""
+    return ".img_processor." in name
+
+
+def build_optimizer(
+    model: nn.Module,
+    *,
+    learning_rate: float,
+    vision_learning_rate: float | None = None,
+    weight_decay: float = 0.0,
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> Optimizer:
+    """AdamW with decayed and undecayed groups; `initial_lr` of each group is what the schedule scales.
+
+    Args:
+        vision_learning_rate: rate of the tower; None for the same as everything else.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in trainable(model):
+        key = (is_vision(name), parameter.ndim >= MIN_DECAYED_DIMENSIONS and "_GN" not in name)
+        groups.setdefault(key, []).append(parameter)
+    vision_rate = learning_rate if vision_learning_rate is None else vision_learning_rate
+    settings = []
+    for (vision, decayed), parameters in groups.items():
+        rate = vision_rate if vision else learning_rate
+        decay = weight_decay if decayed else 0.0
+        settings.append({"params": parameters, "lr": rate, "initial_lr": rate, "weight_decay": decay})
+    return AdamW(settings, betas=betas, fused=_can_fuse(model))
+
+
+def _can_fuse(model: nn.Module) -> bool:
+    return all(parameter.dtype in (torch.float32, torch.bfloat16) for _, parameter in trainable(model))
+
+
+def schedule_factor(step: int, num_steps: int, warmup_steps: int, final: float = 0.0) -> float:
+    """Share of the peak rate at `step` (from 0): linear warm-up, then cosine down to `final` at the last step."""
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    progress = (step - warmup_steps) / max(1, num_steps - warmup_steps)
+    return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+
+def set_learning_rate(optimizer: Optimizer, factor: float) -> None:
+    """Scale every group's own peak rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
