@@ -22,16 +22,17 @@ _HOMES = {
     "open_dataset": "appraiser.data.dataset",
     "train": "appraiser.training.trainer",
 }
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names below
+__all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
-    from appraiser.backbone import load
-    from appraiser.data.build import build_dataset
-    from appraiser.data.dataset import open_dataset
-    from appraiser.data.samples.catalogue import make_catalogue
-    from appraiser.evaluation.evaluate import evaluate
-    from appraiser.predict import Prediction, Predictor
-    from appraiser.training.trainer import train
+    from appraiser.backbone import load as load
+    from appraiser.data.build import build_dataset as build_dataset
+    from appraiser.data.dataset import open_dataset as open_dataset
+    from appraiser.data.samples.catalogue import make_catalogue as make_catalogue
+    from appraiser.evaluation.evaluate import evaluate as evaluate
+    from appraiser.predict import Prediction as Prediction
+    from appraiser.predict import Predictor as Predictor
+    from appraiser.training.trainer import train as train
 
 
 def __getattr__(name: str) -> Any:

@@ -95,9 +95,7 @@ class Backbone:
         """Image tokens of a picture of this size in pixels."""
         return self.processor.image_processor.num_tokens_for_size(width, height)
 
-    def prompt_ids(
-        self, prompt: str, sizes: Sequence[tuple[int, int]], *, begins_text: bool = True
-    ) -> list[int]:
+    def prompt_ids(self, prompt: str, sizes: Sequence[tuple[int, int]], *, begins_text: bool = True) -> list[int]:
         """Ids of a prompt with one run of placeholders per picture.
 
         Args:

@@ -1,7 +1,7 @@
 """One frozen, typed object describes a run: defaults, then the recipe, then `--set section.key=value`.
 
-Unknown keys are errors that suggest the nearest real one. The resolved config is saved in the run folder and is enough to
-repeat the run.
+Unknown keys are errors that suggest the nearest real one. The resolved config is saved in the run folder and is
+enough to repeat the run.
 """
 
 from __future__ import annotations
@@ -14,8 +14,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from pydantic import ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from appraiser.errors import ConfigError
 

@@ -231,7 +231,9 @@ def read_task(folder: str) -> TrainedTask:
     try:
         return TrainedTask.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, ValidationError) as error:
-        raise CheckpointError(f"{path} is damaged or newer than this appraiser: {error}", fix="export it again") from None
+        raise CheckpointError(
+            f"{path} is damaged or newer than this appraiser: {error}", fix="export it again"
+        ) from None
 
 
 def write_task(folder: Path, trained: TrainedTask) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from golden_cases import GoldenModel
-from tiny import formula_model, formula_picture, tiny_backbone, tiny_config
+from tiny import formula_model, formula_picture, tiny_backbone, tiny_config, tiny_image_processor
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -416,6 +416,29 @@ def test_padding_crops_never_reach_the_tower(model: Any, rows: list[Row]) -> Non
     real = sum(1 + height * width // side**2 for height, width in batch["image_sizes"].tolist())
     assert seen == [real]
     assert real < batch["pixel_values"].shape[:2].numel()
+
+
+def test_a_picture_of_one_crop_runs_the_tower_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its global view is the same pixels again. Beside it, a picture of two crops, and one whose two views differ.
+    pixels = tiny_image_processor(2)([formula_picture(28, 28), formula_picture(70, 20), formula_picture(30, 28)])
+    inputs = {key: pixels[key] for key in ("pixel_values", "image_sizes")}
+    inputs["pixel_values"][2, 0] *= 0.5
+    views = [1 + height * width // 28**2 for height, width in inputs["image_sizes"].tolist()]
+    seen: list[int] = []
+    tower = model.model.vision_embed_tokens.img_processor.vision_model
+    hook = tower.register_forward_pre_hook(lambda module, crops: seen.append(len(crops[0])))
+    counts = model.model.vision_embed_tokens.num_tokens(inputs["image_sizes"])
+    ids = torch.tensor([[1, *(-(k + 1) for k, count in enumerate(counts) for _ in range(count)), 1, 9, 7]])
+    backward = one_pass(model, {"input_ids": ids} | inputs, ids)
+    shared = gradients(model, backward)
+    assert views == [2, 3, 2]
+    monkeypatch.setattr(torch, "equal", lambda *_: False)
+    separate = gradients(model, backward)
+    monkeypatch.undo()
+    hook.remove()
+    assert seen == [6, 7]
+    assert shared[0] == pytest.approx(separate[0], abs=1e-6)
+    assert_same_gradients(shared[1], separate[1])
 
 
 def test_pixels_of_padding_crops_change_nothing(model: Any, rows: list[Row]) -> None:

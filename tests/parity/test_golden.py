@@ -75,9 +75,10 @@ def test_left_padded_picture_batch_matches(folder: str, name: str, golden: Path)
     check_batch(*model_of(folder), name)
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "blocks"])
 @pytest.mark.parametrize(("folder", "name"), names("train"))
-def test_loss_and_gradients_match(folder: str, name: str, golden: Path) -> None:
-    check_training(*model_of(folder), name)
+def test_loss_and_gradients_match(folder: str, name: str, attention: str, golden: Path) -> None:
+    check_training(*model_of(folder, attention), name)
 
 
 @pytest.mark.parametrize(("folder", "name"), names("generate"))

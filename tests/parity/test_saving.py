@@ -6,6 +6,7 @@ Every comparison is exact: saving is copying.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -231,6 +232,15 @@ def test_stray_tensors_of_old_checkpoints_are_ignored_without_a_word(
     said = captured.out + captured.err + caplog.text
     assert "wte" not in said
     assert "position_ids" not in said
+
+
+def test_saving_and_loading_say_nothing_about_old_names(
+    golden: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.Logger.warning_once.cache_clear()
+    GoldenModel(golden, "tiny_gqa").load().save_pretrained(tmp_path)
+    Phi3VForConditionalGeneration.from_pretrained(tmp_path)
+    assert "torch_dtype" not in caplog.text
 
 
 def test_sharded_folders_save_and_load(golden: Path, tmp_path: Path) -> None:

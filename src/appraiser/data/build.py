@@ -1,7 +1,7 @@
 """Any product table -> a data set folder: Parquet splits with the pictures inside, a manifest, a quarantine.
 
-Every row of the source ends in exactly one place: a split, or the quarantine with a reason code. A reader never sees half
-a data set: everything is written to a folder beside the target and renamed at the end.
+Every row of the source ends in exactly one place: a split, or the quarantine with a reason code. A reader never sees
+half a data set: everything is written to a folder beside the target and renamed at the end.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ def build_dataset(
         staging.rename(target)
     except OSError as error:
         raise DataError(
-            f"cannot write the data set: {error.strerror or error}", where=str(target), fix="check space and permissions"
+            f"cannot write the data set: {error.strerror or error}",
+            where=str(target),
+            fix="check space and permissions",
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -167,9 +169,7 @@ def _build(
         grouping={key: float(value) for key, value in asdict(facts).items()},
         sample=dict(source.sample) if source.sample else None,
         content_sha256=_content_hash(kept, splits),
-        files={
-            file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.glob("*.parquet"))
-        },
+        files={file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.glob("*.parquet"))},
     )
     (folder / "README.md").write_text(_card(manifest), encoding="utf-8")
     (folder / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -451,9 +451,7 @@ def _content_hash(kept: Sequence[_Kept], splits: Sequence[str]) -> str:
 def _card(manifest: Manifest) -> str:
     """Data set card; its `configs` name the splits for `load_dataset`."""
     files = "".join(
-        f"  - split: {CARD_SPLITS[name]}\n    path: {name}-*.parquet\n"
-        for name in SPLIT_NAMES
-        if manifest.splits[name]
+        f"  - split: {CARD_SPLITS[name]}\n    path: {name}-*.parquet\n" for name in SPLIT_NAMES if manifest.splits[name]
     )
     counts = "\n".join(f"| {name} | {manifest.splits[name]} |" for name in SPLIT_NAMES)
     reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.quarantined_by_reason.items()) or "none"

@@ -1,8 +1,8 @@
 """The data set folder: what `build` writes, and what training and evaluation read.
 
-    train-*.parquet  val-*.parquet  calib-*.parquet  test-*.parquet     one row per product record, pictures inside
-    quarantine.parquet                                                  row, reason, detail of what was left out
-    manifest.json    README.md                                          counts that add up, hashes, data set card
+train-*.parquet  val-*.parquet  calib-*.parquet  test-*.parquet     one row per product record, pictures inside
+quarantine.parquet                                                  row, reason, detail of what was left out
+manifest.json    README.md                                          counts that add up, hashes, data set card
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ def open_dataset(folder: str | Path) -> ProductDataset:
     try:
         loaded = Manifest.model_validate(json.loads(manifest.read_text(encoding="utf-8")))
     except (ValueError, ValidationError) as error:
-        raise DataError(f"{manifest} is damaged or of another version: {error}", fix="build the data set again") from None
+        raise DataError(
+            f"{manifest} is damaged or of another version: {error}", fix="build the data set again"
+        ) from None
     if loaded.format > DATASET_FORMAT:
         raise DataError(
             f"{path} has format {loaded.format}, this appraiser reads up to {DATASET_FORMAT}",

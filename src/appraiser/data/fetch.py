@@ -29,7 +29,15 @@ FetchReason = Literal[
 # Ranges that the standard library calls global or leaves out: 6to4 relays, site-local, IPv4-compatible, NAT64, CGNAT.
 EXTRA_BLOCKED = tuple(
     ipaddress.ip_network(network)
-    for network in ("192.88.99.0/24", "100.64.0.0/10", "fec0::/10", "::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16")
+    for network in (
+        "192.88.99.0/24",
+        "100.64.0.0/10",
+        "fec0::/10",
+        "::/96",
+        "64:ff9b::/96",
+        "64:ff9b:1::/48",
+        "2002::/16",
+    )
 )
 
 
@@ -122,7 +130,9 @@ async def _fetch_once(client: httpx.AsyncClient, url: str, policy: FetchPolicy) 
         except (httpx.InvalidURL, ValueError) as error:
             return Fetched(url, reason="bad_url", detail=str(error))
         if target.scheme not in ("http", "https") or not target.host or target.userinfo:
-            return Fetched(url, reason="bad_url", detail="only http and https addresses without credentials are fetched")
+            return Fetched(
+                url, reason="bad_url", detail="only http and https addresses without credentials are fetched"
+            )
         port = target.port or (443 if target.scheme == "https" else 80)
         try:
             address = await _checked_address(target.host, port, policy)
@@ -169,7 +179,9 @@ async def _checked_address(host: str, port: int, policy: FetchPolicy) -> str | N
 async def _read(url: str, response: httpx.Response, policy: FetchPolicy) -> Fetched:
     status = response.status_code
     if status in RETRIED_STATUS:
-        return Fetched(url, reason="http_5xx" if status >= 500 or status == 429 else "http_4xx", detail=f"HTTP {status}")
+        return Fetched(
+            url, reason="http_5xx" if status >= 500 or status == 429 else "http_4xx", detail=f"HTTP {status}"
+        )
     if status != 200:
         return Fetched(url, reason="http_4xx", detail=f"HTTP {status}")
     body = bytearray()

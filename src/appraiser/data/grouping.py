@@ -1,7 +1,7 @@
 """Which rows belong to one product, and which split each product goes to.
 
-Colour variants of a product share a photo and a title up to its colour words. Were they split by row, the model would be
-tested on what it has seen: on real product photos that turned 44 % into 73 %. So rows are joined into groups - the same
+Colour variants of a product share a photo and a title up to its colour words. Were they split by row, the model would
+be tested on what it has seen: on real product photos that turned 44 % into 73 %. So rows are joined into groups - the same
 title up to colour words, the same bytes, or a near-duplicate picture - and a group never stands on two sides.
 """
 
@@ -89,7 +89,7 @@ def group_rows(
     """
     num_rows = len(picture_hashes)
     union = _Union(num_rows)
-    for keys in ([given] if given is not None else [picture_hashes, [t and title_key(t) for t in titles]]):
+    for keys in [given] if given is not None else [picture_hashes, [t and title_key(t) for t in titles]]:
         first: dict[str, int] = {}
         for row, key in enumerate(keys):
             if key:

@@ -108,7 +108,9 @@ def _open(data: bytes) -> Image.Image:
         try:
             image.load()
         except Exception as error:  # see above; a damaged body is one row lost, never a crash
-            raise PictureError("truncated", f"the picture's data is damaged or cut off ({type(error).__name__})") from None
+            raise PictureError(
+                "truncated", f"the picture's data is damaged or cut off ({type(error).__name__})"
+            ) from None
     return image
 
 

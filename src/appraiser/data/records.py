@@ -1,7 +1,7 @@
 """Product tables as their owners keep them -> rows with named fields.
 
-Readers give every row of a source as a plain dict of its own columns; `FieldMap` says which columns hold title, category,
-price and picture. A guess is made from the usual names, shown to the user, and can be overridden.
+Readers give every row of a source as a plain dict of its own columns; `FieldMap` says which columns hold title,
+category, price and picture. A guess is made from the usual names, shown to the user, and can be overridden.
 """
 
 from __future__ import annotations
@@ -131,8 +131,13 @@ def parse_price_cell(value: Any) -> float | None:
     return price if 0 < price < 1e13 else None
 
 
-def guess_fields(columns: Sequence[str], override: Mapping[str, Sequence[str]], source: str) -> FieldMap:
+def guess_fields(
+    columns: Sequence[str], override: Mapping[str, Sequence[str]], source: str, *, needs_labels: bool = True
+) -> FieldMap:
     """Fields of a table by the usual column names, with the user's own mapping on top.
+
+    Args:
+        needs_labels: False where only the pictures matter.
 
     Raises:
         DataError: a mapped column that the table does not have, or no column with pictures.
@@ -162,7 +167,7 @@ def guess_fields(columns: Sequence[str], override: Mapping[str, Sequence[str]], 
             where=f"columns: {', '.join(columns)}",
             fix="name it: --map image=COLUMN (paths or URLs)",
         )
-    if not any(field in found for field in ("title", "category", "price")):
+    if needs_labels and not any(field in found for field in ("title", "category", "price")):
         raise DataError(
             f"{source} has neither title, category nor price",
             where=f"columns: {', '.join(columns)}",
@@ -251,7 +256,9 @@ def _read_jsonl(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, An
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise DataError(f"not JSON: {error}", where=f"{path.name}, line {number}", fix="one object a line") from None
+                raise DataError(
+                    f"not JSON: {error}", where=f"{path.name}, line {number}", fix="one object a line"
+                ) from None
             if not isinstance(row, dict):
                 raise DataError("not a JSON object", where=f"{path.name}, line {number}", fix="one object a line")
             parsed.append((number, row))
@@ -305,6 +312,7 @@ def _sample_truth(folder: Path) -> tuple[Mapping[int, Mapping[str, Any]] | None,
     columns, rows = _read_csv(table)
     known = {"oracle_price": float, "visible_words": str}
     truth = {
-        number: {f"truth_{key}": kind(row[key]) for key, kind in known.items() if key in columns} for number, row in rows
+        number: {f"truth_{key}": kind(row[key]) for key, kind in known.items() if key in columns}
+        for number, row in rows
     }
     return truth, json.loads(facts.read_text(encoding="utf-8"))

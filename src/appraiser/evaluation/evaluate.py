@@ -41,9 +41,10 @@ class EvalResult:
     verdict: list[str] = field(default_factory=list)
 
 
-def score_predictions(records: Sequence[ProductRecord], predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Parse and stop rates, and the scores of every field that both sides have."""
-    fields = set(predictions[0].fields) | {name for p in predictions for name in p.fields}
+def score_predictions(
+    records: Sequence[ProductRecord], predictions: Sequence[Prediction], fields: Sequence[str]
+) -> dict[str, Any]:
+    """Parse and stop rates, and the scores of every field of the task that the records have."""
     part: dict[str, Any] = {
         "n": len(records),
         "parse_rate": score([p.parsed for p in predictions]),
@@ -130,9 +131,10 @@ def evaluate(
         "seconds": round(seconds, 3),
         "products_per_s": round(len(records) / seconds, 3),
     }
-    scores |= score_predictions(records, predictions)
+    fields = predictor.task.fields
+    scores |= score_predictions(records, predictions, fields)
     scores["controls"] = {
-        name: score_predictions(records, answer(f"{name} pictures", control_pictures(name, records), predictor))
+        name: score_predictions(records, answer(f"{name} pictures", control_pictures(name, records), predictor), fields)
         for name in controls
         if name != "same_category" or records[0].category is not None
     }
@@ -143,7 +145,7 @@ def evaluate(
             scores["baselines"] = baselines(data.split("train"), records, base_backbone)
         if before and base:
             untrained = Predictor(base_backbone, predictor.trained.model_copy(update={"interval_80_log": None}))
-            scores["before"] = score_predictions(records, answer("before fine-tuning", own, untrained))
+            scores["before"] = score_predictions(records, answer("before fine-tuning", own, untrained), fields)
     oracle = [(record.extra or {}).get("truth_oracle_price") for record in records]
     if all(price is not None for price in oracle):
         scores["oracle"] = score_parts(records, price=[float(price) for price in oracle if price is not None])
@@ -183,7 +185,9 @@ def verdict(scores: dict[str, Any]) -> list[str]:
             f"Half of the prices are within {mine['value']:.1%} of the truth (95 % interval {mine['low']:.1%} to "
             f"{mine['high']:.1%}, {n} products)."
         )
-        rivals = {name: part["price"]["median_ape"] for name, part in scores.get("baselines", {}).items() if "price" in part}
+        rivals = {
+            name: part["price"]["median_ape"] for name, part in scores.get("baselines", {}).items() if "price" in part
+        }
         if rivals:
             name, best = min(rivals.items(), key=lambda item: item[1]["value"])
             said.append(_compare("Prices", mine, best, name, lower_is_better=True))
@@ -191,7 +195,9 @@ def verdict(scores: dict[str, Any]) -> list[str]:
         mine = scores["category"]["accuracy"]
         said.append(f"{mine['value']:.1%} of the categories are right ({mine['low']:.1%} to {mine['high']:.1%}).")
         rivals = {
-            name: part["category"]["accuracy"] for name, part in scores.get("baselines", {}).items() if "category" in part
+            name: part["category"]["accuracy"]
+            for name, part in scores.get("baselines", {}).items()
+            if "category" in part
         }
         if rivals:
             name, best = max(rivals.items(), key=lambda item: item[1]["value"])
@@ -220,18 +226,26 @@ def _compare(what: str, mine: Score, best: Score, name: str, *, lower_is_better:
     if apart:
         return f"{what} beat every baseline; the best of them is {other} ({figures})."
     if ahead:
-        return f"{what} are ahead of the best baseline, {other} ({figures}), but the intervals overlap: more data needed."
+        return (
+            f"{what} are ahead of the best baseline, {other} ({figures}), but the intervals overlap: more data needed."
+        )
     return f"{what} do NOT beat the baseline {other} ({figures})."
 
 
 def _looks(scores: dict[str, Any], shuffled: Part) -> str:
     """Whether shuffled pictures make the model clearly worse."""
-    for field, metric, lower_is_better in (("price", "median_ape", True), ("category", "accuracy", False), ("title", "chrf", False)):
+    for field, metric, lower_is_better in (
+        ("price", "median_ape", True),
+        ("category", "accuracy", False),
+        ("title", "chrf", False),
+    ):
         if field in scores and field in shuffled:
             mine, control = scores[field][metric], shuffled[field][metric]
             worse = control["low"] > mine["high"] if lower_is_better else control["high"] < mine["low"]
             unit = 1 if metric != "chrf" else 100
-            figures = f"{mine['value'] / unit:.1%} with the right picture, {control['value'] / unit:.1%} with a wrong one"
+            figures = (
+                f"{mine['value'] / unit:.1%} with the right picture, {control['value'] / unit:.1%} with a wrong one"
+            )
             if worse:
                 return f"The model looks: {field} {metric.replace('_', ' ')} is {figures}."
             return f"WARNING: the model may not need the picture: {field} {metric.replace('_', ' ')} is {figures}."

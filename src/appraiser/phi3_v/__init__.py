@@ -12,6 +12,7 @@ from transformers import (
     AutoProcessor,
 )
 
+from .block_attention import register as register_block_attention
 from .configuration_phi3_v import Phi3VConfig
 from .image_processing_phi3_v import Phi3VImageProcessor
 from .modeling_phi3_v import (
@@ -22,6 +23,7 @@ from .modeling_phi3_v import (
 )
 from .processing_phi3_v import Phi3VProcessor
 
+register_block_attention()
 AutoConfig.register("phi3_v", Phi3VConfig, exist_ok=True)
 AutoModelForCausalLM.register(Phi3VConfig, Phi3VForConditionalGeneration, exist_ok=True)
 AutoModelForImageTextToText.register(Phi3VConfig, Phi3VForConditionalGeneration, exist_ok=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
@@ -182,6 +183,15 @@ class Phi3VConfig(PreTrainedConfig):
         if self.stop_token_ids is not None:
             return self.stop_token_ids
         return [self.pad_token_id + END_OFFSET_FROM_PAD, self.pad_token_id]
+
+    @property
+    def torch_dtype(self) -> torch.dtype | str | None:
+        """`dtype` under its published name; transformers' own property warns, also when it only saves."""
+        return self.dtype
+
+    @torch_dtype.setter
+    def torch_dtype(self, value: torch.dtype | str | None) -> None:
+        self.dtype = value
 
     def to_dict(self) -> dict[str, Any]:
         """As published: the architecture's published name and `torch_dtype`, which older readers look for."""

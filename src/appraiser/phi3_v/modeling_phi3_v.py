@@ -10,6 +10,7 @@ C tower width, T image tokens.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -221,7 +222,9 @@ class Phi3VImageEmbedding(nn.Module):
             )
         # A picture of one crop is padded to exactly that crop, so its global view is the same pixels again:
         # run them once and use the result twice. Checked on the pixels, since callers may pass others.
-        is_same = [count == 2 and torch.equal(views[0], views[1]) for views, count in zip(pixel_values, real, strict=True)]
+        is_same = [
+            count == 2 and torch.equal(views[0], views[1]) for views, count in zip(pixel_values, real, strict=True)
+        ]
         runs = [1 if same else count for same, count in zip(is_same, real, strict=True)]
         crops = torch.cat([views[:count] for views, count in zip(pixel_values, runs, strict=True)])
         dtype = self.img_processor.vision_model.embeddings.class_embedding.dtype
@@ -231,7 +234,9 @@ class Phi3VImageEmbedding(nn.Module):
         if all(is_same):
             return patches.repeat_interleave(2, dim=0)
         per_picture = patches.split(runs)
-        return torch.cat([torch.cat([run, run]) if same else run for run, same in zip(per_picture, is_same, strict=True)])
+        return torch.cat(
+            [torch.cat([run, run]) if same else run for run, same in zip(per_picture, is_same, strict=True)]
+        )
 
     def merge(self, crops: Tensor, rows: int, columns: int) -> Tensor:
         """Merge 2 x 2 patches into one token and end every row of the grid with the separator.
@@ -285,22 +290,21 @@ def place_image_features(inputs_embeds: Tensor, input_ids: Tensor, features: Ten
         ValueError: placeholders and features differ in number; the message names the picture and both lengths.
     """
     mask = input_ids < 0
-    placeholders = input_ids[mask]
-    if len(placeholders) != len(features):
+    num_places = int(mask.sum())
+    if num_places != len(features):
         raise ValueError(
-            f"the text has places for {len(placeholders)} image tokens, the {len(counts)} pictures have "
+            f"the text has places for {num_places} image tokens, the {len(counts)} pictures have "
             f"{len(features)}: use the same num_crops for the text and the pictures"
         )
-    start = 0
-    for index, count in enumerate(counts):
-        run = placeholders[start : start + count]
-        following = placeholders[start + count : start + count + 1]
-        # One value per run, and the next run must be another picture (or the first one of the next row).
-        if not bool((run == run[0]).all()) or (len(following) and following[0] == run[0] != -1):
-            raise ValueError(
-                f"picture {index + 1} has {count} image tokens, but its run of placeholders has another length"
-            )
-        start += count
+    # A run begins where the id changes: after every picture comes its text, BOS at least, or another picture's id.
+    begins = mask & (input_ids != functional.pad(input_ids, (1, 0))[:, :-1])
+    places = begins[mask].nonzero().flatten()
+    runs = torch.diff(places, append=places.new_tensor([num_places])).tolist()
+    if runs != counts:
+        index = next(k for k, (run, count) in enumerate(zip(runs, counts, strict=False)) if run != count)
+        raise ValueError(
+            f"picture {index + 1} has {counts[index]} image tokens, but its run of placeholders has {runs[index]}"
+        )
     # masked_scatter keeps autograd simple: no in-place write into a leaf that checkpointing or PEFT made require grad.
     return inputs_embeds.masked_scatter(mask[..., None], features.to(inputs_embeds.dtype))
 
@@ -373,10 +377,14 @@ class Phi3VRotaryEmbedding(nn.Module):
 
 def document_lengths(position_ids: Tensor) -> Tensor:
     """[B, S] length so far of the document that each token belongs to: its largest position plus one."""
-    breaks = functional.pad(position_ids[:, 1:] != position_ids[:, :-1] + 1, (1, 0))
-    documents = breaks.cumsum(dim=1)
+    documents = document_numbers(position_ids)
     largest = torch.zeros_like(position_ids).scatter_reduce(1, documents, position_ids, "amax")
     return largest.gather(1, documents) + 1
+
+
+def document_numbers(position_ids: Tensor) -> Tensor:
+    """[B, S] number of the document within its row: a new one starts where positions stop rising by one."""
+    return functional.pad(position_ids[:, 1:] != position_ids[:, :-1] + 1, (1, 0)).cumsum(dim=1)
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -384,6 +392,46 @@ def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     half = states.shape[-1] // 2
     turned = torch.cat([-states[..., half:], states[..., :half]], dim=-1)
     return states * cos + turned * sin
+
+
+@dataclass(frozen=True)
+class KeptPositions:
+    """The positions whose output somebody will read: in the last layer the others need keys and values only.
+
+    Args:
+        positions: [B, S] bool.
+        index: [B, K] the kept positions of each row, filled up with 0.
+        is_real: [B, K] bool, False for the filling.
+        mask: [B, 1, K, S] additive mask: causal, within a query's own document, without padding.
+    """
+
+    positions: Tensor
+    index: Tensor
+    is_real: Tensor
+    mask: Tensor
+
+    @classmethod
+    def of(
+        cls, positions: Tensor, position_ids: Tensor, attention_mask: Tensor | None, dtype: torch.dtype
+    ) -> KeptPositions:
+        counts = positions.sum(dim=1)
+        order = positions.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, : int(counts.max())]
+        is_real = torch.arange(order.shape[1], device=order.device) < counts[:, None]
+        index = order.masked_fill(~is_real, 0)
+        documents = document_numbers(position_ids).expand_as(positions)
+        keys = torch.arange(positions.shape[1], device=positions.device)
+        allowed = (keys <= index[..., None]) & (documents[:, None] == documents.gather(1, index)[..., None])
+        if attention_mask is not None:
+            allowed &= attention_mask[:, None].bool()
+        # A row of filling may see nothing: it has to see something, or its softmax is not a number.
+        allowed |= ~is_real[..., None]
+        mask = torch.zeros(allowed.shape, dtype=dtype, device=positions.device)
+        return cls(positions, index, is_real, mask.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None])
+
+    def gather(self, states: Tensor) -> Tensor:
+        """[B, H, S, d] -> [B, H, K, d]."""
+        index = self.index[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[-1])
+        return states.gather(2, index)
 
 
 class Phi3VAttention(nn.Module):
@@ -407,8 +455,10 @@ class Phi3VAttention(nn.Module):
         position_embeddings: tuple[Tensor, Tensor],
         attention_mask: Tensor | None,
         past_key_values: Cache | None = None,
+        kept: KeptPositions | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
+        """[B, S, D] -> [B, S, D], or [num_kept, D] where only `kept` positions are asked for."""
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
         query, key, value = self.qkv_proj(hidden_states).split([self.q_width, self.kv_width, self.kv_width], dim=-1)
         query, key, value = (states.view(shape).transpose(1, 2) for states in (query, key, value))
@@ -416,6 +466,11 @@ class Phi3VAttention(nn.Module):
         query, key = rotate(query, cos, sin), rotate(key, cos, sin)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
+        if kept is not None:
+            output, weights = eager_attention(
+                self, kept.gather(query).to(value.dtype), key.to(value.dtype), value, kept.mask, self.scaling
+            )
+            return self.o_proj(output[kept.is_real].flatten(1)), weights
         output, weights = attention_function(self.config)(
             self,
             query,
@@ -456,15 +511,15 @@ class Phi3VDecoderLayer(GradientCheckpointingLayer):
         position_embeddings: tuple[Tensor, Tensor],
         attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
+        kept: KeptPositions | None = None,
         **kwargs: Any,
     ) -> Tensor:
+        """[B, S, D] -> [B, S, D], or [num_kept, D] where only `kept` positions are asked for."""
         attended, _ = self.self_attn(
-            self.input_layernorm(hidden_states),
-            position_embeddings,
-            attention_mask,
-            past_key_values,
-            **kwargs,
+            self.input_layernorm(hidden_states), position_embeddings, attention_mask, past_key_values, kept, **kwargs
         )
+        if kept is not None:
+            hidden_states = hidden_states[kept.positions]
         hidden_states = hidden_states + self.dropout(attended)
         return hidden_states + self.dropout(self.mlp(self.post_attention_layernorm(hidden_states)))
 
@@ -556,10 +611,11 @@ class Phi3VModel(Phi3VPreTrainedModel):
         image_sizes: Tensor | None = None,
         image_features: Tensor | None = None,
         total_lengths: Tensor | None = None,
+        kept_positions: Tensor | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """Hidden states after the final norm.
+        """Hidden states after the final norm: [B, S, D], or [num_kept, D] with `kept_positions`.
 
         Args:
             input_ids: [B, S]; picture k of a row is a run of the id -k.
@@ -569,6 +625,7 @@ class Phi3VModel(Phi3VPreTrainedModel):
             image_sizes: [n, 2] (height, width) of the padded pictures in pixels.
             image_features: [N, P, C] kept output of `encode_crops`, instead of `pixel_values`.
             total_lengths: [B] final row lengths, when a long prompt is fed in chunks.
+            kept_positions: [B, S] bool; the last layer computes these alone. Not with a cache.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
@@ -591,13 +648,17 @@ class Phi3VModel(Phi3VPreTrainedModel):
             position_ids=position_ids,
         )
         tables = self.rotary_emb(position_ids, inputs_embeds.dtype, total_lengths)
+        kept = None
+        if kept_positions is not None:
+            kept = KeptPositions.of(kept_positions, position_ids, attention_mask, self.norm.weight.dtype)
         hidden_states = inputs_embeds
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers, start=1):
             hidden_states = layer(
                 hidden_states,
                 position_embeddings=tables,
                 attention_mask=causal_mask,
                 past_key_values=past_key_values,
+                kept=kept if number == len(self.layers) else None,
                 position_ids=position_ids,
                 **kwargs,
             )
@@ -659,6 +720,13 @@ class Phi3VForConditionalGeneration(Phi3VPreTrainedModel, GenerationMixin):
 
         Other arguments: see `Phi3VModel.forward`.
         """
+        scored = targets = None
+        if labels is not None:
+            targets = functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
+            # Recorded hidden states must keep their shape, so the last layer is shortened only without them.
+            if answer_only and not kwargs.get("output_hidden_states") and past_key_values is None:
+                scored = targets >= 0
+                kwargs["use_cache"] = False
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -668,14 +736,13 @@ class Phi3VForConditionalGeneration(Phi3VPreTrainedModel, GenerationMixin):
             pixel_values=pixel_values,
             image_sizes=image_sizes,
             image_features=image_features,
+            kept_positions=scored,
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
         loss = None
-        if labels is not None and answer_only:
-            targets = functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
-            scored = targets >= 0
-            logits = self.lm_head(hidden_states[scored])
+        if scored is not None and targets is not None:
+            logits = self.lm_head(hidden_states)
             loss = next_token_loss(logits, targets[scored], num_items_in_batch)
         else:
             kept = (
@@ -684,8 +751,7 @@ class Phi3VForConditionalGeneration(Phi3VPreTrainedModel, GenerationMixin):
                 else hidden_states[:, logits_to_keep]
             )
             logits = self.lm_head(kept)
-            if labels is not None:
-                targets = functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
+            if targets is not None:
                 loss = next_token_loss(logits.flatten(0, 1), targets.flatten(), num_items_in_batch)
         return CausalLMOutputWithPast(
             loss=loss,

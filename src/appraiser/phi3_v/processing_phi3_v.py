@@ -90,6 +90,7 @@ class Phi3VProcessor(ProcessorMixin):
         add_special_tokens: bool = True,
         max_length: int | None = None,
         truncation: bool = False,
+        return_offsets_mapping: bool = False,
         **kwargs: Any,
     ) -> BatchFeature:
         """Tokenize one prompt or several, with their pictures.
@@ -118,14 +119,18 @@ class Phi3VProcessor(ProcessorMixin):
         pictures = [picture for row in per_prompt for picture in row]
         features = self.image_processor(pictures, num_crops=num_crops) if pictures else None
         counts = iter(features.pop("num_img_tokens") if features is not None else [])
-        rows = [
-            self.prompt_ids(prompt, [next(counts) for _ in row], add_special_tokens=add_special_tokens)
-            for prompt, row in zip(prompts, per_prompt, strict=True)
+        counts_per_row = [[next(counts) for _ in row] for row in per_prompt]
+        encoded = [
+            self._encode(prompt, row, add_special_tokens=add_special_tokens)
+            for prompt, row in zip(prompts, counts_per_row, strict=True)
         ]
+        rows = [ids for ids, _ in encoded]
         if truncation and max_length is not None:
             rows = [self._truncate(row, max_length) for row in rows]
         data = self._pad(rows, padding_side)
-        if isinstance(text, str) and return_tensors is None:
+        if return_offsets_mapping:
+            data["offset_mapping"] = self._pad_offsets([spans for _, spans in encoded], data["attention_mask"])
+        if isinstance(text, str) and return_tensors is None and not return_offsets_mapping:
             data = {key: value[0] for key, value in data.items()}
         if features is not None:
             data |= dict(features)
@@ -160,15 +165,28 @@ class Phi3VProcessor(ProcessorMixin):
 
     def prompt_ids(self, prompt: str, counts: Sequence[int], *, add_special_tokens: bool = True) -> list[int]:
         """Ids of one prompt whose k-th picture has `counts[k - 1]` image tokens; tags are not checked here."""
+        return self._encode(prompt, counts, add_special_tokens=add_special_tokens)[0]
+
+    def _encode(
+        self, prompt: str, counts: Sequence[int], *, add_special_tokens: bool
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids, and the characters of `prompt` that each stands for; image tokens stand for none."""
         if not counts:
-            return list(self.tokenizer(prompt, add_special_tokens=add_special_tokens).input_ids)
-        chunks = IMAGE_TAG.split(prompt)[0::2]
+            encoded = self.tokenizer(prompt, add_special_tokens=add_special_tokens, return_offsets_mapping=True)
+            return list(encoded.input_ids), list(encoded.offset_mapping)
         ids: list[int] = []
-        for index, chunk in enumerate(chunks):
-            ids += self.tokenizer(chunk).input_ids
+        spans: list[tuple[int, int]] = []
+        tags = list(IMAGE_TAG.finditer(prompt))
+        starts = [0, *(tag.end() for tag in tags)]
+        ends = [*(tag.start() for tag in tags), len(prompt)]
+        for index, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            encoded = self.tokenizer(prompt[start:end], return_offsets_mapping=True)
+            ids += encoded.input_ids
+            spans += [(start + first, start + last) for first, last in encoded.offset_mapping]
             if index < len(counts):
                 ids += [-(index + 1)] * counts[index]
-        return ids
+                spans += [(end, end)] * counts[index]
+        return ids, spans
 
     def _truncate(self, row: list[int], max_length: int) -> list[int]:
         if any(token < 0 for token in row[max_length:]):
@@ -190,6 +208,14 @@ class Phi3VProcessor(ProcessorMixin):
             mask = [1] * len(row)
             attention_mask.append([0] * len(pad) + mask if left else mask + [0] * len(pad))
         return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+    def _pad_offsets(self, rows: list[list[tuple[int, int]]], mask: list[list[int]]) -> list[list[tuple[int, int]]]:
+        """The rows' spans in the places that `mask` marks as real; padding stands for no characters."""
+        padded = []
+        for spans, real in zip(rows, mask, strict=True):
+            following = iter(spans)
+            padded.append([next(following) if place else (0, 0) for place in real])
+        return padded
 
     def batch_decode(self, sequences: Any, **kwargs: Any) -> list[str]:
         """Text of each row; picture placeholders (negative ids) have no text and are left out."""

@@ -287,9 +287,7 @@ def run_stage(
             total, seen = 0.0, 0
 
 
-def pretrain(
-    out: Path, config: PretrainingConfig, progress: Callable[[str, dict[str, float]], None]
-) -> Path:
+def pretrain(out: Path, config: PretrainingConfig, progress: Callable[[str, dict[str, float]], None]) -> Path:
     """Train phi3v-tiny from nothing and write it to `out` in the published layout, in bfloat16.
 
     Args:

@@ -1,7 +1,7 @@
 """Checkpoints are published, not written: into a folder beside, to disk, renamed, and only then pointed to.
 
-    run/checkpoints/step-120/     weights or adapter, config, tokenizer, preprocessor file, appraiser.json
-    run/best, run/last            links to the checkpoint with the best validation score and to the newest
+run/checkpoints/step-120/     weights or adapter, config, tokenizer, preprocessor file, appraiser.json
+run/best, run/last            links to the checkpoint with the best validation score and to the newest
 """
 
 from __future__ import annotations

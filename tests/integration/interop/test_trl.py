@@ -16,6 +16,7 @@ from tiny import formula_picture, tiny_backbone
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from appraiser.backbone import Backbone
+from appraiser.phi3_v import Phi3VForConditionalGeneration, Phi3VProcessor
 
 # PEFT 0.21 and TRL 1.16 use names that transformers 5.23 calls old.
 pytestmark = pytest.mark.filterwarnings("ignore:`.*gradient_checkpointing.*` is deprecated:FutureWarning")
@@ -33,6 +34,7 @@ COMMON = {
     "dataloader_pin_memory": False,
     "activation_checkpointing": False,
 }
+PROMPT = "<|user|>\n<|image_1|>Price?<|end|>\n<|assistant|>\n"
 TOWER = "model.vision_embed_tokens.img_processor.vision_model.encoder.layers.0.mlp.fc1.weight"
 
 
@@ -111,6 +113,20 @@ def test_sft_trainer_learns_from_prompts_and_completions(backbone: Backbone, tmp
     assert_learns(sft_trainer(backbone, tmp_path, PAIRS, per_device_train_batch_size=4))
 
 
+def test_both_stop_tokens_survive_the_trainer(backbone: Backbone, tmp_path: Path) -> None:
+    # The Trainer adds the tokenizer's eos to the model's; an answer must still end on <|end|> after reloading.
+    trainer = sft_trainer(backbone, tmp_path / "run", PAIRS)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    saved = Phi3VForConditionalGeneration.from_pretrained(tmp_path / "saved")
+    assert set(saved.generation_config.eos_token_id) >= set(backbone.stop_token_ids)
+    assert saved.config.answer_stop_ids == backbone.stop_token_ids
+    reloaded = Phi3VProcessor.from_pretrained(tmp_path / "saved")
+    batch = [processor(PROMPT, PICTURES[1], return_tensors="pt") for processor in (reloaded, backbone.processor)]
+    assert torch.equal(batch[0]["input_ids"], batch[1]["input_ids"])
+    assert torch.equal(batch[0]["pixel_values"], batch[1]["pixel_values"])
+
+
 def test_sft_trainer_scores_the_completion_only(backbone: Backbone, tmp_path: Path) -> None:
     trainer = sft_trainer(backbone, tmp_path, PAIRS)
     batch = trainer.data_collator([dict(row) for row in trainer.train_dataset.select(range(2))])
@@ -119,7 +135,6 @@ def test_sft_trainer_scores_the_completion_only(backbone: Backbone, tmp_path: Pa
     assert (batch["input_ids"] < 0).any()
 
 
-@pytest.mark.xfail(strict=True, reason="the processor returns no offset_mapping, which the assistant mask is made from")
 def test_sft_trainer_learns_from_the_assistants_turns_only(backbone: Backbone, tmp_path: Path) -> None:
     trainer = sft_trainer(backbone, tmp_path, CONVERSATIONS, per_device_train_batch_size=4, assistant_only_loss=True)
     batch = trainer.data_collator([dict(row) for row in trainer.train_dataset])

@@ -134,9 +134,12 @@ def kept(logits: Tensor) -> Tensor:
     return logits[:, rows, ::5].contiguous()
 
 
-def cases() -> dict[str, Tensor]:
-    """Everything the model computes, by name."""
-    net = model()
+def cases(net: Phi3VForConditionalGeneration) -> dict[str, Tensor]:
+    """Everything that is stored of the model, by name."""
+    return inference_cases(net) | training_case(net)
+
+
+def inference_cases(net: Phi3VForConditionalGeneration) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     with torch.no_grad():
         for length in (SHORT_LENGTH, SHORT_LENGTH + 1):
@@ -156,7 +159,6 @@ def cases() -> dict[str, Tensor]:
         )
         del batch["position_ids"]
         found["generate.pictures"] = net.generate(**batch, max_new_tokens=16, do_sample=False, eos_token_id=None)
-    found |= training_case(net)
     return found
 
 
@@ -229,7 +231,7 @@ def run_lengths(values: list[int]) -> list[Any]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    save_file(cases(), FOLDER / "vectors.safetensors")
+    save_file(cases(model()), FOLDER / "vectors.safetensors")
     facts = json.dumps(processor_facts(), indent=None, separators=(",", ":"))
     (FOLDER / "processor.json").write_text(facts.replace('},{"size"', '},\n{"size"') + "\n", encoding="utf-8")
     print(sum(path.stat().st_size for path in FOLDER.iterdir() if path.is_file()) // 1024, "KB in", FOLDER)

@@ -1,0 +1,5 @@
+"""`python -m appraiser`."""
+
+from appraiser.cli import main
+
+main()

@@ -1,0 +1,402 @@
+"""The command line: every command parses, calls one library function, and prints.
+
+Results go to stdout, progress and warnings to stderr; `--json` prints one document. torch and transformers are imported
+inside the commands that need them, so that `--help` opens at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from appraiser import __version__
+from appraiser.errors import AppraiserError, ConfigError
+
+app = typer.Typer(
+    name="appraiser",
+    help="Fine-tune Phi-3-Vision on your own product pictures: name, category and price, honestly scored.\n\n"
+    "Start here, without network or GPU:  appraiser demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+stderr = Console(stderr=True)
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+_state = {"debug": False}
+
+
+def main() -> None:
+    """Run the command line; errors of ours print their three lines, anything else keeps its traceback."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    try:
+        app()
+    except AppraiserError as error:
+        if _state["debug"]:
+            raise
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    debug: Debug = False,
+) -> None:
+    _state["debug"] = debug
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def emit(document: dict[str, Any], as_json: bool, text: str) -> None:
+    """Print the result for a machine or for a person."""
+    typer.echo(json.dumps(document, ensure_ascii=False, indent=2) if as_json else text)
+
+
+@contextmanager
+def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr; yields a function that takes the number done. Plain lines where stderr is no terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=stderr, transient=True) as progress:
+        task = progress.add_task(label, total=total or None)
+        yield lambda done: progress.update(task, completed=done)
+
+
+@app.command()
+def sample(
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    rows: Annotated[int, typer.Option(min=1, help="Number of products.")] = 3040,
+    seed: Annotated[int, typer.Option(min=0, help="Other seed, other products.")] = 7,
+    size: Annotated[int, typer.Option(min=64, max=2048, help="Side of the pictures in pixels.")] = 336,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = max(1, min(8, os.cpu_count() or 1)),
+    as_json: Json = False,
+) -> None:
+    """Render a sample catalogue: products.csv (the Burberry schema), pictures, and the truth about them.
+
+    Example:  appraiser sample catalogue --rows 3040 --seed 7
+    """
+    from appraiser.data.samples.catalogue import make_catalogue
+
+    with progress_bar("drawing", rows) as report:
+        summary = make_catalogue(
+            out, rows, seed, size=size, num_workers=min(workers, max(1, rows // 200)), progress=report
+        )
+    facts = summary._asdict() if hasattr(summary, "_asdict") else vars(summary)
+    emit(
+        {"out": str(out)} | {key: value for key, value in facts.items()},
+        as_json,
+        f"Drew {rows} products in {out}. An oracle that knows every rule but not the noise is off by "
+        f"{summary.oracle_median_ape:.1%} (median).\nTry: appraiser build {out} dataset",
+    )
+
+
+@app.command()
+def build(
+    source: Annotated[str, typer.Argument(help="products.csv, .tsv, .jsonl, .parquet, a folder, or hub:owner/name.")],
+    out: Annotated[Path, typer.Argument(help="Data set folder to make.")],
+    mapping: Annotated[
+        list[str], typer.Option("--map", help="field=column (or column|column as fallbacks); empty drops the field.")
+    ] = [],  # noqa: B006 - typer wants a literal default
+    currency: Annotated[str | None, typer.Option(help="Currency of tables without such a column.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split.")] = 0,
+    num_crops: Annotated[
+        int | None, typer.Option(min=1, max=16, help="Crop budget; chosen from the sizes if unset.")
+    ] = None,
+    max_quarantined: Annotated[float, typer.Option(min=0, max=1, help="Share of rows that may be left out.")] = 0.05,
+    allow_private: Annotated[list[str], typer.Option(help="HOST:PORT of your own picture server.")] = [],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """Build a data set: pictures decoded and stored, bad rows quarantined by cause, split by product group.
+
+    Example:  appraiser build shop/products.csv dataset --map title=name
+    """
+    from appraiser.data.build import build_dataset
+    from appraiser.data.fetch import FetchPolicy
+
+    with progress_bar("building", 0) as report:
+        manifest = build_dataset(
+            source,
+            out,
+            mapping=_mapping(mapping),
+            currency=currency,
+            seed=seed,
+            num_crops=num_crops,
+            max_quarantined=max_quarantined,
+            fetch=FetchPolicy(allow_private=frozenset(allow_private)),
+            progress=report,
+        )
+    reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.quarantined_by_reason.items())
+    left_out = f"{manifest.quarantined} left out ({reasons})" if manifest.quarantined else "none left out"
+    emit(
+        manifest.model_dump(mode="json"),
+        as_json,
+        f"Columns: {', '.join(f'{field}={chr(124).join(columns)}' for field, columns in manifest.fields.items())}\n"
+        f"{manifest.rows_in} rows: {manifest.ok} kept, {left_out}.\n"
+        f"{', '.join(f'{count} {name}' for name, count in manifest.splits.items())}; "
+        f"{manifest.grouping['num_groups']:.0f} product groups. A split by row would have leaked "
+        f"{manifest.grouping['row_split_leak']:.0%} of its test products into training.\n"
+        f"Pictures are {manifest.median_picture[0]} x {manifest.median_picture[1]} px (median): {manifest.num_crops} "
+        f"crop(s) each.\nTry: appraiser train {out} --recipe demo --out runs/first",
+    )
+
+
+def _mapping(pairs: list[str]) -> dict[str, list[str]]:
+    fields: dict[str, list[str]] = {}
+    for pair in pairs:
+        field, equals, columns = pair.partition("=")
+        if not equals or not field:
+            raise ConfigError(f"cannot read --map {pair!r}", fix="write --map field=column, e.g. --map title=name")
+        fields[field.strip()] = [column for column in columns.split("|") if column]
+    return fields
+
+
+@app.command()
+def train(
+    dataset: Annotated[Path, typer.Argument(help="Data set folder.")],
+    out: Annotated[Path, typer.Option(help="Run folder to make.")] = Path("runs/first"),
+    recipe: Annotated[str, typer.Option(help="Recipe name or path of a YAML or TOML file.")] = "demo",
+    overrides: Annotated[list[str], typer.Option("--set", help="section.key=value, over the recipe.")] = [],  # noqa: B006
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and print the plan; write nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune: full or LoRA, best checkpoint by validation score.
+
+    Example:  appraiser train dataset --recipe demo --out runs/first --set run.epochs=4
+    """
+    from appraiser.config import load_config
+
+    config = load_config(
+        recipe, [*overrides, f"data.dataset={json.dumps(str(dataset))}", f"run.out={json.dumps(str(out))}"]
+    )
+    summary = _train(config, dry_run=dry_run)
+    if dry_run:
+        emit({"dry_run": True, "config": config.model_dump(mode="json")}, as_json, "Dry run: nothing was written.")
+        return
+    document = {
+        "out": str(summary.out),
+        "steps": summary.steps,
+        "best_step": summary.best_step,
+        "best_score": summary.best_score,
+        "seconds": round(summary.seconds, 1),
+        "training_seconds": round(summary.training_seconds, 1),
+        "pictures_per_s": round(summary.pictures_per_s, 2),
+        "warnings": summary.warnings,
+        "validation": summary.metrics,
+    }
+    emit(
+        document,
+        as_json,
+        f"Trained {summary.steps} steps in {summary.training_seconds:.0f} s ({summary.pictures_per_s:.0f} pictures/s); "
+        f"best validation score {summary.best_score:.3f} at step {summary.best_step}.\n"
+        f"Saved {out}. Try: appraiser evaluate {out} {dataset}",
+    )
+
+
+def _train(config: Any, *, dry_run: bool = False) -> Any:
+    """Run training with a progress bar on stderr; prints the plan first."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from appraiser.training.trainer import TrainingPlan
+    from appraiser.training.trainer import train as run_training
+
+    columns = (TextColumn("training"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=stderr) as progress:
+        task = progress.add_task("checking", total=1.0)
+
+        def on_plan(plan: TrainingPlan) -> None:
+            flight = plan.preflight
+            norms = ", ".join(f"{part} {norm:.2g}" for part, norm in flight.gradient_norms.items())
+            stderr.print(
+                f"{plan.num_records} records, {plan.num_steps} steps; {plan.num_trained / 1e6:.2f} of "
+                f"{plan.num_parameters / 1e6:.2f} million parameters trained; {plan.num_crops} crop(s), "
+                f"{flight.num_image_tokens} image tokens of {flight.num_tokens}, {flight.num_supervised_tokens} supervised:"
+                f"\n  {flight.supervised_text!r}\nThe picture reaches the model: another one changes the logits by up to "
+                f"{flight.logit_change:.3g}; gradient norms: {norms}.",
+                highlight=False,
+                markup=False,
+            )
+
+        def report(what: str, numbers: dict[str, float]) -> None:
+            if what == "train":
+                progress.update(
+                    task,
+                    completed=numbers["done"],
+                    description=f"step {numbers['step']:.0f}/{numbers['of']:.0f}  loss {numbers['train/loss']:.3f}  "
+                    f"{numbers['train/pictures_per_s']:.0f} pictures/s",
+                )
+            else:
+                shown = [
+                    f"{key.removeprefix('eval/')} {value:.3f}"
+                    for key, value in numbers.items()
+                    if key.startswith("eval/")
+                ]
+                stderr.print(f"validation at step {numbers['step']:.0f}: {', '.join(shown)}", highlight=False)
+
+        summary = run_training(config, progress=report, on_plan=on_plan, dry_run=dry_run)
+    for warning in summary.warnings:
+        stderr.print(f"warning: {warning}", highlight=False, markup=False)
+    return summary
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Run, model folder, embedded model or Hub id.")],
+    dataset: Annotated[Path, typer.Argument(help="Data set folder.")],
+    split: Annotated[str, typer.Option(help="train, val, calib or test.")] = "test",
+    out: Annotated[Path | None, typer.Option(help="Folder for report.json and report.html; default: the run.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many products.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score a model by free generation, beside baselines and wrong-picture controls; writes the report.
+
+    Example:  appraiser evaluate runs/first dataset
+    """
+    from appraiser.evaluation.evaluate import evaluate as run_evaluation
+    from appraiser.evaluation.evaluate import save_result
+
+    with _stages() as report:
+        result = run_evaluation(model, dataset, split, limit=limit, progress=report)
+    target = out or (Path(model) if (Path(model) / "config.yaml").is_file() else Path("."))
+    page = save_result(result, target)
+    emit(result.scores, as_json, score_table(result.scores) + "\n" + "\n".join(result.verdict) + f"\nReport: {page}")
+
+
+@contextmanager
+def _stages() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar per stage of an evaluation."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    tasks: dict[str, Any] = {}
+    with Progress(*columns, console=stderr, transient=True) as progress:
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total)
+            progress.update(tasks[what], completed=done)
+
+        yield report
+
+
+COLUMNS = (
+    ("price off (median)", "price", "median_ape", "{:.1%}"),
+    ("within 20 %", "price", "within_20", "{:.1%}"),
+    ("category", "category", "accuracy", "{:.1%}"),
+    ("title chrF", "title", "chrf", "{:.1f}"),
+)
+
+
+def score_table(scores: dict[str, Any]) -> str:
+    """Model, before, baselines, controls and oracle in one plain table."""
+    rows = [("fine-tuned model", scores)]
+    if "before" in scores:
+        rows.append(("before fine-tuning", scores["before"]))
+    rows += [(name.replace("_", " "), part) for name, part in scores.get("baselines", {}).items()]
+    rows += [(f"{name.replace('_', ' ')} pictures", part) for name, part in scores.get("controls", {}).items()]
+    if scores.get("oracle"):
+        rows.append(("oracle", scores["oracle"]))
+    columns = [column for column in COLUMNS if any(column[2] in part.get(column[1], {}) for _, part in rows)]
+    width = max(len(name) for name, _ in rows)
+    lines = [" " * width + "".join(f"{title:>20}" for title, *_ in columns)]
+    for name, part in rows:
+        cells = [
+            form.format(part[field][metric]["value"]) if metric in part.get(field, {}) else "-"
+            for _, field, metric, form in columns
+        ]
+        lines.append(f"{name:<{width}}" + "".join(f"{cell:>20}" for cell in cells))
+    return "\n".join(lines)
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="Run, model folder, embedded model or Hub id.")],
+    source: Annotated[Path, typer.Argument(help="A picture, a folder of pictures, or a table with picture paths.")],
+    out: Annotated[Path | None, typer.Option(help="Write .csv, .jsonl or .parquet instead of printing.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Name, sort and price pictures.
+
+    Example:  appraiser predict runs/first photo.jpg
+    """
+    from appraiser.batch_predict import predict_source, write_rows
+
+    with _stages() as report:
+        rows = predict_source(model, source, lambda done, total: report("pictures", done, total))
+    failed = sum("error" in row for row in rows)
+    if out is not None:
+        write_rows(rows, out)
+        emit(
+            {"out": str(out), "rows": len(rows), "failed": failed},
+            as_json,
+            f"Wrote {len(rows)} rows to {out}, {failed} failed.",
+        )
+    elif as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+    else:
+        typer.echo("\n".join(_line(row) for row in rows))
+    if failed == len(rows):
+        raise typer.Exit(3)
+
+
+def _line(row: dict[str, Any]) -> str:
+    """One prediction for people."""
+    if "error" in row:
+        return f"{row['picture']}: cannot be read: {row['error']}"
+    values = [str(value) for key in ("title", "category") if (value := row.get(key)) is not None]
+    others = [f"{key} {row[key]}" for key in row if key not in RESERVED and row[key] is not None]
+    if row.get("price") is not None:
+        price = f"{row['price']:g} {row['currency'] or ''}".strip()
+        if row.get("price_low") is not None:
+            price += f" (80 %: {row['price_low']:.0f} to {row['price_high']:.0f})"
+        values.append(price)
+    said = ", ".join(values + others) or f"no readable answer: {row['text']!r}"
+    return f"{row['picture']}: {said}  [confidence {row['confidence']:.2f}]"
+
+
+RESERVED = frozenset(
+    ("picture", "title", "category", "price", "currency", "price_low", "price_high", "confidence", "parsed", "text")
+)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Run folder to make.")] = Path("runs/demo"),
+    rows: Annotated[int, typer.Option(min=200, help="Products of the sample catalogue.")] = 3040,
+    minutes: Annotated[float, typer.Option(min=0.05, help="Training time at most.")] = 2.4,
+    as_json: Json = False,
+) -> None:
+    """The whole road on the embedded model: sample, build, train, evaluate, predict; no network, no GPU.
+
+    Example:  appraiser demo
+    """
+    from appraiser.demo import run_demo
+
+    run_demo(out, rows, minutes, as_json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""`appraiser demo`: the whole road on the embedded model, each step by the function that its own command calls."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from appraiser.config import load_config
+from appraiser.errors import ConfigError
+
+NUM_SHOWN = 3
+
+
+def run_demo(out: Path, rows: int, minutes: float, as_json: bool) -> None:
+    """Sample, build, train, evaluate, predict; leaves catalogue, data set, checkpoints and report in `out`."""
+    from appraiser.cli import _stages, _train, progress_bar, score_table, stderr
+    from appraiser.data.build import build_dataset
+    from appraiser.data.pictures import decode
+    from appraiser.data.samples.catalogue import make_catalogue
+    from appraiser.data.task import Task
+    from appraiser.evaluation.evaluate import evaluate, save_result
+    from appraiser.predict import Predictor
+
+    if out.is_file() or (out.exists() and any(out.iterdir())):
+        raise ConfigError(
+            f"{out} exists and is not empty", fix=f"remove it, or name another: appraiser demo --out {out}-2"
+        )
+
+    def say(text: str) -> None:
+        stderr.print(text, highlight=False, markup=False)
+
+    times: dict[str, float] = {}
+    started = time.monotonic()
+
+    def lap(name: str) -> None:
+        times[name] = round(time.monotonic() - started - sum(times.values()), 1)
+
+    # Catalogue and data set are made beside the run and moved into it: the run folder must be empty to start with.
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as work:
+        catalogue, dataset = Path(work) / "catalogue", Path(work) / "dataset"
+        say(f"1/5  drawing {rows} products")
+        with progress_bar("drawing", rows) as report:
+            workers = max(1, min(os.cpu_count() or 1, 8, rows // 200))
+            summary = make_catalogue(catalogue, rows, num_workers=workers, progress=report)
+        lap("sample")
+        say("2/5  building the data set")
+        with progress_bar("building", rows) as report:
+            manifest = build_dataset(catalogue, dataset, progress=report)
+        lap("build")
+        say(
+            f"     {manifest.splits['train']} products to learn from, {manifest.splits['test']} held out, by product group"
+        )
+        say("3/5  fine-tuning phi3v-tiny")
+        config = load_config(
+            "demo",
+            [
+                f"data.dataset={json.dumps(str(dataset))}",
+                f"run.out={json.dumps(str(out))}",
+                f"run.max_minutes={minutes}",
+            ],
+        )
+        run = _train(config)
+        lap("train")
+        shutil.move(str(catalogue), out / "catalogue")
+        shutil.move(str(dataset), out / "dataset")
+    say("4/5  scoring on products it has never seen")
+    with _stages() as stage:
+        result = evaluate(out, out / "dataset", progress=stage)
+    page = save_result(result, out)
+    lap("evaluate")
+    say("5/5  three of them")
+    shown = [
+        {"target": Task().format(record.values(manifest.task_fields)), "answer": prediction.text}
+        for record, prediction in zip(result.records[:NUM_SHOWN], result.predictions, strict=False)
+    ]
+    pictures = [[decode(data) for data in record.images] for record in result.records[:NUM_SHOWN]]
+    before = Predictor.load("phi3v-tiny").predict(pictures)
+    for number, (answers, untrained) in enumerate(zip(shown, before, strict=True), start=1):
+        picture = out / f"example-{number}.jpg"
+        picture.write_bytes(result.records[number - 1].images[0])
+        answers |= {"picture": str(picture), "before": untrained.text}
+    lap("predict")
+    document: dict[str, Any] = {
+        "out": str(out),
+        "report": str(page),
+        "seconds": times,
+        "pictures_per_s": round(run.pictures_per_s, 1),
+        "oracle_median_ape": summary.oracle_median_ape,
+        "examples": shown,
+        "scores": result.scores,
+    }
+    if as_json:
+        typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
+        return
+    typer.echo("\n" + score_table(result.scores) + "\n")
+    typer.echo("\n".join(result.verdict) + "\n")
+    for answers in shown:
+        typer.echo(
+            f"{answers['picture']}\n  before: {answers['before']}\n  now:    {answers['answer']}\n  truth:  {answers['target']}"
+        )
+    laps = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in times.items())
+    typer.echo(f"\n{laps}\nReport: {page}\nTry: appraiser predict {out} {shown[0]['picture']}")

@@ -1,0 +1,404 @@
+"""The loop, and nothing but the loop.
+
+record ids in seeded order -> examples -> micro-batches -> summed loss -> one update per step
+every eval_every steps: answers for a fixed validation sample -> score -> best checkpoint
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from appraiser.backbone import Backbone, load
+from appraiser.config import RunConfig, save_config
+from appraiser.data.batches import Batch, collate
+from appraiser.data.dataset import ProductDataset, Records, open_dataset
+from appraiser.data.examples import ExampleSource
+from appraiser.data.pictures import decode
+from appraiser.data.task import Task
+from appraiser.errors import ConfigError, DataError
+from appraiser.evaluation.evaluate import score_predictions, validation_score
+from appraiser.evaluation.metrics import conformal_quantile
+from appraiser.predict import Prediction, Predictor, TrainedTask
+from appraiser.training.adapters import attach_lora
+from appraiser.training.checkpoint import rewrite_task, save_checkpoint
+from appraiser.training.optim import build_optimizer, schedule_factor, set_learning_rate, trainable
+from appraiser.training.preflight import PreflightReport, preflight
+from appraiser.training.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a run will do, known before its first step."""
+
+    num_records: int
+    num_steps: int
+    num_trained: int
+    num_parameters: int
+    num_crops: int
+    preflight: PreflightReport
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did; times in seconds."""
+
+    out: Path
+    steps: int
+    best_step: int
+    best_score: float
+    seconds: float
+    training_seconds: float
+    pictures_per_s: float
+    metrics: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+
+
+Progress = Callable[[str, dict[str, float]], None]
+
+
+def train(
+    config: RunConfig,
+    *,
+    progress: Progress | None = None,
+    on_plan: Callable[[TrainingPlan], None] | None = None,
+    dry_run: bool = False,
+) -> RunSummary:
+    """Fine-tune a model on a data set and leave a run folder.
+
+    Args:
+        progress: called with ("train", numbers) and ("eval", numbers).
+        on_plan: called once, after the preflight and before the first step.
+        dry_run: stop after the plan; nothing is written.
+
+    Raises:
+        ConfigError: settings that cannot work here, or a model that does not see the picture.
+        DataError: no such data set, or a record without a field of the task.
+        CheckpointError: the base model cannot be loaded, or a checkpoint not be written.
+    """
+    out = Path(config.run.out)
+    if not dry_run and (out.is_file() or (out.exists() and any(out.iterdir()))):
+        raise ConfigError(f"{out} exists and is not empty", fix="name another --out; a run never overwrites another")
+    if config.run.num_threads is not None:
+        torch.set_num_threads(config.run.num_threads)
+    torch.manual_seed(config.run.seed)
+    data = open_dataset(config.data.dataset)
+    session = Session(config, data)
+    plan = session.plan()
+    if on_plan:
+        on_plan(plan)
+    if dry_run:
+        return RunSummary(out, 0, 0, 0.0, 0.0, 0.0, 0.0, {})
+    out.mkdir(parents=True, exist_ok=True)
+    save_config(config, out / "config.yaml")
+    with Tracker(out, config) as tracker:
+        return session.run(plan, out, tracker, progress or (lambda what, numbers: None))
+
+
+class Session:
+    """One run in memory: model, examples, optimizer."""
+
+    def __init__(self, config: RunConfig, data: ProductDataset) -> None:
+        self.config = config
+        self.data = data
+        self.backbone = prepare_model(config, data)
+        self.trained = trained_task(config, data)
+        self.train_examples = self._source(data.split("train"), is_training=True)
+        self.validation = data.split("val")
+        self.validation_rows = _sample(len(self.validation), config.run.eval_records, config.run.seed)
+        self.category_median_ape = category_median_ape(data.split("train"), self.validation)
+        self.optimizer = build_optimizer(
+            self.backbone.model,
+            learning_rate=config.optim.learning_rate,
+            vision_learning_rate=config.optim.tower_learning_rate,
+            weight_decay=config.optim.weight_decay,
+            betas=(0.9, config.optim.beta2),
+        )
+
+    def _source(self, records: Records, *, is_training: bool) -> ExampleSource:
+        return ExampleSource(
+            records,
+            self.backbone,
+            self.trained.task,
+            cache_bytes=self.config.data.cache_mib << 20,
+            max_tokens=self.config.data.max_tokens,
+            is_training=is_training,
+        )
+
+    @property
+    def num_steps(self) -> int:
+        wanted = math.ceil(self.config.run.epochs * len(self.train_examples) / self.config.run.batch_size)
+        return self.config.run.steps or max(1, wanted)
+
+    def plan(self) -> TrainingPlan:
+        """Run the preflight and say what training will do."""
+        first, second = self.train_examples[0], self.train_examples[min(1, len(self.train_examples) - 1)]
+        report = preflight(self.backbone, first, second)
+        return TrainingPlan(
+            num_records=len(self.train_examples),
+            num_steps=self.num_steps,
+            num_trained=sum(parameter.numel() for _, parameter in trainable(self.backbone.model)),
+            num_parameters=sum(parameter.numel() for parameter in self.backbone.network.parameters()),
+            num_crops=self.backbone.num_crops,
+            preflight=report,
+        )
+
+    def run(self, plan: TrainingPlan, out: Path, tracker: Tracker, progress: Progress) -> RunSummary:
+        """Train, validate, keep the best, calibrate it."""
+        run = self.config.run
+        started = time.monotonic()
+        trained_s, best_score, best_step, step, pictures = 0.0, -math.inf, 0, 0, 0
+        best_metrics: dict[str, Any] = {}
+        window: list[StepStats] = []
+        for step, batches in enumerate(self._micro_batches(plan.num_steps), start=1):
+            done = (step - 1) / plan.num_steps
+            if run.max_minutes is not None:  # a slower machine takes fewer steps, but ends its schedule all the same
+                done = max(done, trained_s / (60 * run.max_minutes))
+            begun = time.monotonic()
+            stats = self._step(batches, done)
+            trained_s += time.monotonic() - begun
+            window.append(stats)
+            pictures += stats.num_pictures
+            is_last = step == plan.num_steps or (run.max_minutes is not None and trained_s >= 60 * run.max_minutes)
+            if step % run.log_every == 0 or is_last:
+                numbers = _summary(window, trained_s, pictures) | {
+                    "train/epoch": step * run.batch_size / plan.num_records
+                }
+                tracker.log(step, numbers)
+                progress("train", numbers | {"step": step, "of": plan.num_steps, "done": 1.0 if is_last else done})
+                window = []
+            if step % run.eval_every == 0 or is_last:
+                part, score = self._validate(step, tracker)
+                is_best = score > best_score
+                if is_best:
+                    best_score, best_step, best_metrics = score, step, part
+                save_checkpoint(out, step, self.backbone, self.trained, is_best=is_best)
+                progress("eval", _headline(part) | {"step": step, "score": score, "best": best_score})
+            if is_last:
+                break
+        self._calibrate(out)
+        seconds = time.monotonic() - started
+        warnings = [tracker.warning] if tracker.warning else []
+        return RunSummary(
+            out,
+            step,
+            best_step,
+            best_score,
+            seconds,
+            trained_s,
+            pictures / max(trained_s, 1e-9),
+            best_metrics,
+            warnings,
+        )
+
+    def _micro_batches(self, num_steps: int) -> Iterator[list[Batch]]:
+        """The micro-batches of each step; pictures of the next step are processed while this one is computed."""
+        run = self.config.run
+        order = record_order(len(self.train_examples), run.seed)
+
+        def prepare(positions: Sequence[int]) -> list[Batch]:
+            examples = self.train_examples.take(positions)
+            chunks = [
+                examples[start : start + run.micro_batch_size]
+                for start in range(0, len(examples), run.micro_batch_size)
+            ]
+            return [collate(chunk, self.backbone) for chunk in chunks]
+
+        with ThreadPoolExecutor(1) as pool:
+            following = pool.submit(prepare, [next(order) for _ in range(run.batch_size)])
+            for step in range(num_steps):
+                ready = following.result()
+                if step + 1 < num_steps:
+                    following = pool.submit(prepare, [next(order) for _ in range(run.batch_size)])
+                yield ready
+
+    def _step(self, batches: Sequence[Batch], done: float) -> StepStats:
+        """One optimizer update over all micro-batches; `done` is the share of the run that lies behind."""
+        optim = self.config.optim
+        model = self.backbone.model.train()
+        factor = schedule_factor(
+            round(done * SCHEDULE_TICKS), SCHEDULE_TICKS, round(optim.warmup_share * SCHEDULE_TICKS), optim.final_share
+        )
+        set_learning_rate(self.optimizer, factor)
+        # Sum here, divide once per step: micro-batches hold different numbers of supervised tokens.
+        num_supervised = sum(batch.num_supervised for batch in batches)
+        total = 0.0
+        for batch in batches:
+            batch = batch.to(self.backbone.device)
+            with autocast(self.config, self.backbone.device):
+                loss = model(
+                    **batch.inputs,
+                    labels=batch.labels,
+                    answer_only=True,
+                    num_items_in_batch=num_supervised,
+                    use_cache=False,
+                ).loss
+            loss.backward()
+            total += loss.item()
+        parameters = [parameter for _, parameter in trainable(model)]
+        norm = float(nn.utils.clip_grad_norm_(parameters, optim.max_grad_norm))
+        if not math.isfinite(total) or not math.isfinite(norm):
+            ids = [record_id for batch in batches for record_id in batch.record_ids]
+            raise DataError(
+                f"loss or gradient is not a number (loss {total}, norm {norm})",
+                where=f"records {', '.join(ids[:8])}{' ...' if len(ids) > 8 else ''}",
+                fix="lower optim.learning_rate; the weights before this step are in the last checkpoint",
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        pictures = sum(len(batch.inputs.get("image_sizes", ())) for batch in batches)
+        tokens = sum(batch.num_tokens for batch in batches)
+        return StepStats(total, norm, optim.learning_rate * factor, tokens, pictures)
+
+    def _answers(self, records: Records, rows: Sequence[int]) -> tuple[list[Any], list[Prediction]]:
+        chosen = [records[row] for row in rows]
+        predictor = Predictor(self.backbone, self.trained)
+        with autocast(self.config, self.backbone.device):
+            return chosen, predictor.predict([[decode(data) for data in record.images] for record in chosen])
+
+    def _validate(self, step: int, tracker: Tracker) -> tuple[dict[str, Any], float]:
+        """Scores of the fixed validation sample by generation, and the number that chooses the best checkpoint."""
+        records, predictions = self._answers(self.validation, self.validation_rows)
+        part = score_predictions(records, predictions, self.trained.fields)
+        score = validation_score(part, self.category_median_ape)
+        tracker.log(step, _headline(part) | {"eval/score": score})
+        tracker.log_samples(
+            step,
+            [
+                {"id": r.id, "target": self.trained.task.format(r.values(self.trained.task.fields)), "answer": p.text}
+                for r, p in list(zip(records, predictions, strict=True))[:10]
+            ],
+        )
+        return part, score
+
+    def _calibrate(self, out: Path) -> None:
+        """Measure on the calibration split how wide price intervals must be, and write it beside the best weights."""
+        if "price" not in self.trained.fields or self.data.manifest.splits.get("calib", 0) == 0:
+            return
+        best = Predictor.load(out, dtype=self.config.model.dtype, device=str(self.backbone.device))
+        records = list(self.data.split("calib"))
+        predictions = best.predict([[decode(data) for data in record.images] for record in records])
+        residuals = [
+            abs(math.log(p.price / r.price)) if p.price and r.price else math.inf
+            for p, r in zip(predictions, records, strict=True)
+        ]
+        bound = conformal_quantile(residuals)
+        if bound is not None and math.isfinite(bound):
+            rewrite_task((out / "best").resolve(), best.trained.model_copy(update={"interval_80_log": bound}))
+
+
+SCHEDULE_TICKS = 10_000
+
+
+@dataclass(frozen=True)
+class StepStats:
+    """Numbers of one step."""
+
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    num_tokens: int
+    num_pictures: int
+
+
+def prepare_model(config: RunConfig, data: ProductDataset) -> Backbone:
+    """The base model with the data set's crop budget, adapters attached or all used weights trainable."""
+    crops = config.model.num_crops or data.manifest.num_crops
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    backbone = load(
+        config.model.base, dtype=config.model.dtype, num_crops=crops, attention=config.model.attention, device=device
+    )
+    if config.adapter.kind == "lora":
+        backbone = attach_lora(backbone, config.adapter)
+    else:
+        for parameter in backbone.unused_parameters():
+            parameter.requires_grad_(False)
+    if config.model.gradient_checkpointing:
+        backbone.network.gradient_checkpointing_enable()
+        if config.adapter.kind != "none":
+            backbone.network.enable_input_require_grads()
+    return backbone
+
+
+def trained_task(config: RunConfig, data: ProductDataset) -> TrainedTask:
+    """What the run will answer, from its settings and the data set's columns."""
+    fields = config.data.fields or data.manifest.task_fields
+    Task(fields, config.data.language, config.data.question)  # checks the fields
+    return TrainedTask(
+        fields=fields,
+        language=config.data.language,
+        question=config.data.question,
+        currency=data.manifest.currency,
+        base=config.model.base if config.adapter.kind != "none" else None,
+    )
+
+
+def autocast(config: RunConfig, device: torch.device) -> AbstractContextManager[Any]:
+    """bfloat16 arithmetic on float32 weights, where the run asks for it."""
+    if not config.run.autocast:
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def record_order(num_records: int, seed: int) -> Iterator[int]:
+    """Positions of records for ever: every epoch a new permutation that depends on (seed, epoch) alone."""
+    epoch = 0
+    while True:
+        yield from np.random.default_rng([seed, epoch]).permutation(num_records).tolist()
+        epoch += 1
+
+
+def category_median_ape(train: Records, validation: Records) -> float | None:
+    """Median APE on validation of the training median of the true category; None without prices or categories."""
+    names = set(train._table.column_names)
+    if not {"price", "category"} <= names:
+        return None
+    by_category: dict[str, list[float]] = {}
+    prices = train.column("price")
+    for category, price in zip(train.column("category"), prices, strict=True):
+        by_category.setdefault(category, []).append(price)
+    overall = statistics.median(prices)
+    errors = [
+        abs(statistics.median(by_category.get(category, [overall])) - price) / price
+        for category, price in zip(validation.column("category"), validation.column("price"), strict=True)
+    ]
+    return statistics.median(errors) or None
+
+
+def _sample(total: int, wanted: int, seed: int) -> list[int]:
+    return sorted(np.random.default_rng(seed).permutation(total)[:wanted].tolist())
+
+
+def _summary(window: Sequence[StepStats], seconds: float, pictures: int) -> dict[str, float]:
+    return {
+        "train/loss": statistics.fmean(stats.loss for stats in window),
+        "train/grad_norm": statistics.fmean(stats.grad_norm for stats in window),
+        "train/learning_rate": window[-1].learning_rate,
+        "train/pictures_per_s": pictures / max(seconds, 1e-9),
+        "train/seconds": seconds,
+    }
+
+
+def _headline(part: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a validation under their tracking keys."""
+    keys = {
+        ("price", "median_ape"): "eval/price_median_ape",
+        ("title", "chrf"): "eval/title_chrf",
+        ("title", "visible_words"): "eval/title_visible_words",
+        ("category", "accuracy"): "eval/category_accuracy",
+    }
+    found = {
+        name: part[field][metric]["value"] for (field, metric), name in keys.items() if metric in part.get(field, {})
+    }
+    return found | {"eval/parse_rate": part["parse_rate"]["value"]}

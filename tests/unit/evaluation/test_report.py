@@ -1,0 +1,344 @@
+"""The evaluation page: well-formed, self-contained, safe, and showing the numbers of the scores."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from appraiser.data.records import ProductRecord
+from appraiser.evaluation.baselines import score_parts
+from appraiser.evaluation.evaluate import EvalResult, score_predictions, verdict
+from appraiser.evaluation.report import CARDS_PER_END, MAX_CARDS, choose_cards, display_name, evenly, render_report
+from appraiser.evaluation.report_cards import MAX_THUMBNAIL_BYTES, judge, picture_uri
+from appraiser.evaluation.report_plots import PricePoint, price_scatter, scale_of
+from appraiser.evaluation.report_words import METRICS, amount, lookup, methods, number, shorten, span
+from appraiser.predict import Prediction
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+FIELDS = ("title", "category", "price")
+HOSTILE = """<script>alert("1")</script> 'quoted' "double" & </title><img src=x onerror=y>"""
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (40, 30), *, noise: bool = False) -> bytes:
+    rng = np.random.default_rng(seed)
+    shape = (size[1], size[0], 3)
+    pixels = rng.integers(0, 256, shape) if noise else np.broadcast_to(rng.integers(0, 256, 3), shape)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def record(row: int, **values: Any) -> ProductRecord:
+    known: dict[str, Any] = {
+        "title": f"Red Coat {row}", "category": ("COATS", "HATS")[row % 2], "price": 100.0 + row, "currency": "USD",
+    }  # fmt: skip
+    return ProductRecord(str(row), (picture(row),), str(row), **(known | values))
+
+
+def answer(of: ProductRecord, *, parsed: bool = True, **values: Any) -> Prediction:
+    true = {name: getattr(of, name) for name in FIELDS}
+    fields = {name: value for name, value in (true | values).items() if value is not None}
+    price = fields.get("price")
+    interval = (price * 0.8, price * 1.25) if price else None
+    return Prediction(fields, "USD", interval, 0.9, f"Product: {fields.get('title')}", parsed, True)
+
+
+def result_of(
+    records: list[ProductRecord], predictions: list[Prediction], fields: tuple[str, ...] = FIELDS, **more: Any
+) -> EvalResult:
+    scores: dict[str, Any] = {
+        "format": 1, "appraiser": "0.1.0", "model": "runs/demo", "dataset": "/data/shop", "dataset_sha256": "ab" * 32,
+        "split": "test", "seconds": 2.5, "products_per_s": 4.0,
+    }  # fmt: skip
+    scores |= score_predictions(records, predictions, fields) | more
+    return EvalResult(scores, records, predictions, verdict(scores))
+
+
+@pytest.fixture(scope="module")
+def full() -> EvalResult:
+    """Twelve products with every part of a report; one answer wrong in everything, one that cannot be read."""
+    records = [record(row, extra={"truth_visible_words": "red coat"}) for row in range(12)]
+    predictions = [answer(r, price=r.price and round(r.price * 1.05)) for r in records]
+    predictions[3] = answer(records[3], title="Blue Shoe", category="SHOES", price=900.0)
+    predictions[4] = Prediction({}, "USD", None, 0.1, "no idea", False, False)
+    wrong = [answer(records[-1 - row]) for row in range(12)]
+    part = score_predictions(records, wrong, FIELDS)
+    prices = [150.0] * 12
+    more = {
+        "before": score_predictions(records, [predictions[4]] * 12, FIELDS),
+        "baselines": {
+            "global_median": score_parts(records, prices, category=["COATS"] * 12),
+            "category_median": score_parts(records, prices),
+            "knn": score_parts(records, prices, ["Red Coat"] * 12, ["HATS"] * 12),
+            "ridge": score_parts(records, prices, category=["HATS"] * 12),
+        },
+        "controls": {"shuffled": part, "same_category": part, "blank": part},
+        "oracle": score_parts(records, [r.price for r in records]),
+    }
+    return result_of(records, predictions, **more)
+
+
+class Balance(HTMLParser):
+    """Fails on tags that are not closed in order; collects attributes, ids, headings and text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.headings: list[int] = []
+        self.text = ""
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text += data
+
+    def values(self, name: str) -> list[str]:
+        return [value for _, attribute, value in self.attributes if attribute == name]
+
+
+def test_page_is_well_formed_and_accessible(full: EvalResult) -> None:
+    page = render_report(full)
+    seen = Balance(page)
+    assert page.startswith('<!DOCTYPE html>\n<html lang="en">')
+    assert len(seen.values("id")) == len(set(seen.values("id")))
+    assert seen.headings[0] == 1
+    assert seen.headings.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(seen.headings, seen.headings[1:], strict=False))
+    assert len([tag for tag, name, value in seen.attributes if (tag, name) == ("img", "alt") and value]) == 12
+    assert page.count("<table") == page.count("<caption")
+    assert {target for target in seen.values("href")} <= {f"#{name}" for name in seen.values("id")}
+    assert {name for name in seen.values("aria-labelledby")} <= set(seen.values("id"))
+
+
+def test_page_fetches_nothing_and_runs_nothing(full: EvalResult) -> None:
+    page = render_report(full)
+    seen = Balance(page)
+    assert all(source.startswith("data:image/jpeg;base64,") for source in seen.values("src"))
+    assert all(target.startswith("#") for target in seen.values("href"))
+    assert not any(tag in ("script", "link", "iframe", "object", "base") for tag, _, _ in seen.attributes)
+    assert "<script" not in page
+    assert not any(name.startswith("on") or name == "style" for _, name, _ in seen.attributes)
+    style = page[page.index("<style>") + len("<style>") : page.index("</style>")]
+    assert not re.search(r"@import|url\(|https?:", style)
+
+
+def test_policy_allows_the_pages_own_style_and_nothing_else(full: EvalResult) -> None:
+    page = render_report(full)
+    style = page[page.index("<style>") + len("<style>") : page.index("</style>")]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    [policy] = [value for value in Balance(page).values("content") if "default-src" in value]
+    assert policy == (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def test_texts_from_data_are_escaped_everywhere() -> None:
+    records = [record(row, title=HOSTILE, category=HOSTILE, currency=HOSTILE) for row in range(3)]
+    predictions = [
+        Prediction({"title": HOSTILE + " x", "category": HOSTILE, "price": 90.0, "brand<b>": HOSTILE}, HOSTILE, None, 0.5, HOSTILE, True, True)
+        for _ in records
+    ]
+    base = result_of(records, predictions, baselines={'<i a="b">': score_parts(records, [1.0] * 3)})
+    hostile = base.scores | {"model": HOSTILE, "dataset": HOSTILE, "split": HOSTILE, "dataset_sha256": HOSTILE, "x<u>": HOSTILE}
+    page = render_report(EvalResult(hostile, records, predictions, [HOSTILE, "WARNING " + HOSTILE]))
+    seen = Balance(page)
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    assert not re.search(r"<(i|u|b)\b", page)
+    assert {name for _, name, _ in seen.attributes}.isdisjoint({"onerror", "quoted", "double", "a"})
+    assert HOSTILE in seen.text  # the reader still sees what the data says
+
+
+def test_numbers_shown_are_those_of_the_scores(full: EvalResult) -> None:
+    page = render_report(full)
+    for method in methods(full.scores):
+        for metric in METRICS:
+            score = lookup(method.part, metric)
+            if score is not None:
+                assert f"{number(score['value'], metric.unit)}<small>" in page
+    headline = full.scores["price"]["median_ape"]
+    assert f'<p class="big">{headline["value"]:.1%}</p>' in page
+    assert f"95 % interval {headline['low']:.1%} to {headline['high']:.1%}" in page
+    assert f'<p class="big">{full.scores["category"]["accuracy"]["value"]:.1%}</p>' in page
+    assert f'<p class="big">{full.scores["title"]["visible_words"]["value"]:.1%}</p>' in page
+    assert span(full.scores["price"]["interval_80_coverage"], "share") in page
+    assert "<th scope=\"row\">Products scored</th><td>12</td>" in page
+    assert full.scores["dataset_sha256"] in page
+
+
+def test_every_row_of_the_table_is_named_and_explained(full: EvalResult) -> None:
+    text = Balance(render_report(full)).text
+    names = [method.name for method in methods(full.scores)]
+    assert len(names) == 1 + 1 + 4 + 3 + 1
+    for method in methods(full.scores):
+        assert method.name in text
+        assert method.explanation in text
+    assert "It is told the true category" in text
+
+
+def test_all_sentences_of_the_verdict_are_shown_and_bad_ones_are_loud(full: EvalResult) -> None:
+    sentences = ["Half of the prices are fine.", "Prices do NOT beat the baseline x.", "WARNING: may not look."]
+    page = render_report(EvalResult(full.scores, full.records, full.predictions, sentences))
+    box = page[page.index('<div class="warning"') : page.index('<div class="tiles">')]
+    assert sentences[1] in box
+    assert sentences[2] in box
+    assert sentences[0] not in box
+    assert sentences[0] in page
+    assert 'class="warning"' not in render_report(EvalResult(full.scores, full.records, full.predictions, ["Fine."]))
+
+
+def test_scores_on_training_products_are_called_worthless(full: EvalResult) -> None:
+    page = render_report(EvalResult(full.scores | {"split": "train"}, full.records, full.predictions, []))
+    assert "WARNING: these products were in training" in page
+
+
+def test_parts_without_scores_are_left_out() -> None:
+    records = [record(row, title=None, price=None, currency=None) for row in range(4)]
+    predictions = [Prediction({"category": "HATS"}, None, None, 0.5, "Category: HATS", True, True) for _ in records]
+    page = render_report(result_of(records, predictions, ("category",)))
+    seen = Balance(page)
+    assert page.count('class="tile"') == 1
+    assert "<h2>Categories right</h2>" in page
+    assert 'id="prices"' not in page
+    assert "Oracle" not in seen.text
+    assert "Before fine-tuning" not in seen.text
+    assert "Baselines" not in seen.text
+    assert "chrF</th>" not in page
+    assert '<th scope="row">price</th>' not in page
+    assert "None" not in seen.text
+
+
+def test_other_fields_of_a_task_are_compared_with_the_sources_columns() -> None:
+    records = [record(0, extra={"brand": "Acme"}), record(1, extra={"brand": "Acme"})]
+    predictions = [answer(records[0], brand="Acme"), answer(records[1], brand="Other")]
+    page = render_report(result_of(records, predictions))
+    assert "wrong brand" in page
+    assert page.count('<th scope="row">brand</th>') == 2
+
+
+def test_wrong_parts_are_marked_by_signs_and_words(full: EvalResult) -> None:
+    page = render_report(full)
+    worst = page[page.index('id="product-4"') :]
+    worst = worst[: worst.index("</article>")]
+    assert "✗ wrong category" in worst
+    assert "✗ price +773.8%" in worst
+    assert "<mark>Blue</mark> <mark>Shoe</mark>" in worst
+    unread = page[page.index('id="product-5"') :]
+    unread = unread[: unread.index("</article>")]
+    assert "✗ answer incomplete" in unread
+    assert "no idea" in unread
+    assert "cut off at the length limit" in unread
+
+
+def test_worst_products_come_first_and_unreadable_answers_count_as_wrong(full: EvalResult) -> None:
+    judged = judge(full.records, full.predictions, full.scores)
+    assert {product.row for product in judged[:2]} == {3, 4}
+    assert judged[0].row == 4  # nothing read is as wrong as it gets
+    assert judged[0].badness == 1.0
+
+
+def test_many_products_are_bounded_in_cards_and_bytes() -> None:
+    busy = picture(1, (400, 300), noise=True)
+    records = [ProductRecord(str(row), (busy,), str(row), f"Red Coat {row}", "COATS", 100.0, "USD") for row in range(310)]
+    predictions = [answer(r, price=80.0 + row) for row, r in enumerate(records)]
+    page = render_report(result_of(records, predictions))
+    assert page.count("<article") == MAX_CARDS
+    assert len(page.encode()) < 5_000_000
+    assert "252 of the other 262 products, evenly chosen." in page
+    assert "<summary>Show 252 products</summary>" in page
+    Balance(page)
+
+
+def test_few_products_appear_once_each(full: EvalResult) -> None:
+    [(heading, _, products)] = choose_cards(judge(full.records, full.predictions))
+    assert heading == "All products, worst first"
+    assert len(products) == 12
+
+
+def test_worst_best_and_others_do_not_overlap() -> None:
+    records = [record(row) for row in range(60)]
+    judged = judge(records, [answer(r, price=100.0 + 3 * row) for row, r in enumerate(records)])
+    worst, best, others = (products for _, _, products in choose_cards(judged))
+    assert len(worst) == len(best) == CARDS_PER_END
+    assert sorted(p.row for p in [*worst, *best, *others]) == list(range(60))
+    assert worst[0].price_error == max(p.price_error for p in judged)
+    assert best[0].price_error == min(p.price_error for p in judged)
+
+
+def test_thumbnails_stay_small_even_for_noise() -> None:
+    uri = picture_uri(picture(3, (640, 640), noise=True))
+    data = base64.b64decode(uri.removeprefix("data:image/jpeg;base64,"))
+    assert len(data) <= MAX_THUMBNAIL_BYTES
+    with Image.open(io.BytesIO(data)) as small:
+        assert small.size == (160, 160)
+
+
+def test_scatter_keeps_absurd_predictions_at_its_edge() -> None:
+    points = [PricePoint(f"p{i}", 100.0 * (i + 1), 100.0 * (i + 1), None, None) for i in range(5)]
+    points.append(PricePoint("absurd", 200.0, 1e12, (1e11, 1e13), None))
+    scale = scale_of(points)
+    assert scale.high < 2000
+    svg = price_scatter(points, "USD")
+    assert svg.count('class="off"') == 1
+    assert svg.count('class="near"') == 5
+    assert "absurd: true 200, predicted 1e+12" in svg
+    ys = [float(y) for y in re.findall(r'cy="([\d.]+)"', svg)]
+    assert all(0 <= y <= 480 for y in ys)
+
+
+def test_scatter_of_a_single_price_has_an_axis() -> None:
+    assert "<circle" in price_scatter([PricePoint("one", 10.0, 10.0, None, "product-1")], None)
+
+
+def test_no_drawable_price_is_said(full: EvalResult) -> None:
+    nothing = [Prediction({}, None, None, 0.1, "", False, True)] * 12
+    page = render_report(result_of(full.records, nothing))
+    assert "No answer had a price that could be drawn." in page
+    assert "(empty)" in page
+
+
+@pytest.mark.parametrize(
+    ("price", "text"), [(1290, "1,290 USD"), (12.5, "12.50 USD"), (0.1 + 0.2, "0.30 USD"), (1e300, "1e+300 USD")]
+)
+def test_amounts_are_written_as_shops_do(price: float, text: str) -> None:
+    assert amount(price, "USD") == text
+
+
+def test_long_texts_are_cut_and_say_so() -> None:
+    assert shorten("a" * 410).endswith("a… (10 more characters)")
+    assert shorten("short") == "short"
+
+
+def test_runs_are_called_by_their_folder() -> None:
+    assert display_name("/work/runs/demo/checkpoints/step-40") == "runs/demo"
+    assert display_name("phi3v-tiny") == "phi3v-tiny"
+    assert display_name("microsoft/Phi-3.5-vision-instruct") == "microsoft/Phi-3.5-vision-instruct"
+
+
+def test_even_choice_spreads_over_the_whole_sequence() -> None:
+    assert evenly(range(10), 5) == [0, 2, 4, 6, 8]
+    assert evenly(range(3), 5) == [0, 1, 2]
