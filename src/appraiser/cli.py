@@ -84,13 +84,20 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: progress.update(task, completed=done)
 
 
+def drawing_workers(wanted: int | None, rows: int) -> int:
+    """Processes that draw: none is worth its start for less than 200 pictures."""
+    return max(1, min(wanted or min(os.cpu_count() or 1, 8), rows // 200))
+
+
 @app.command()
 def sample(
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
     rows: Annotated[int, typer.Option(min=1, help="Number of products.")] = 3040,
     seed: Annotated[int, typer.Option(min=0, help="Other seed, other products.")] = 7,
     size: Annotated[int, typer.Option(min=64, max=2048, help="Side of the pictures in pixels.")] = 336,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = max(1, min(8, os.cpu_count() or 1)),
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that draw; unset: one per core, at most 8.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Render a sample catalogue: products.csv (the Burberry schema), pictures, and the truth about them.
@@ -101,7 +108,7 @@ def sample(
 
     with progress_bar("drawing", rows) as report:
         summary = make_catalogue(
-            out, rows, seed, size=size, num_workers=min(workers, max(1, rows // 200)), progress=report
+            out, rows, seed, size=size, num_workers=drawing_workers(workers, rows), progress=report
         )
     facts = summary._asdict() if hasattr(summary, "_asdict") else vars(summary)
     emit(
@@ -233,9 +240,9 @@ def _train(config: Any, *, dry_run: bool = False) -> Any:
             stderr.print(
                 f"{plan.num_records} records, {plan.num_steps} steps; {plan.num_trained / 1e6:.2f} of "
                 f"{plan.num_parameters / 1e6:.2f} million parameters trained; {plan.num_crops} crop(s), "
-                f"{flight.num_image_tokens} image tokens of {flight.num_tokens}, {flight.num_supervised_tokens} supervised:"
-                f"\n  {flight.supervised_text!r}\nThe picture reaches the model: another one changes the logits by up to "
-                f"{flight.logit_change:.3g}; gradient norms: {norms}.",
+                f"{flight.num_image_tokens} image tokens of {flight.num_tokens}, {flight.num_supervised_tokens} "
+                f"supervised:\n  {flight.supervised_text!r}\nThe picture reaches the model: another one changes "
+                f"the logits by up to {flight.logit_change:.3g}; gradient norms: {norms}.",
                 highlight=False,
                 markup=False,
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -20,7 +19,7 @@ NUM_SHOWN = 3
 
 def run_demo(out: Path, rows: int, minutes: float, as_json: bool) -> None:
     """Sample, build, train, evaluate, predict; leaves catalogue, data set, checkpoints and report in `out`."""
-    from appraiser.cli import _stages, _train, progress_bar, score_table, stderr
+    from appraiser.cli import _stages, _train, drawing_workers, progress_bar, score_table, stderr
     from appraiser.data.build import build_dataset
     from appraiser.data.pictures import decode
     from appraiser.data.samples.catalogue import make_catalogue
@@ -48,16 +47,13 @@ def run_demo(out: Path, rows: int, minutes: float, as_json: bool) -> None:
         catalogue, dataset = Path(work) / "catalogue", Path(work) / "dataset"
         say(f"1/5  drawing {rows} products")
         with progress_bar("drawing", rows) as report:
-            workers = max(1, min(os.cpu_count() or 1, 8, rows // 200))
-            summary = make_catalogue(catalogue, rows, num_workers=workers, progress=report)
+            summary = make_catalogue(catalogue, rows, num_workers=drawing_workers(None, rows), progress=report)
         lap("sample")
         say("2/5  building the data set")
         with progress_bar("building", rows) as report:
             manifest = build_dataset(catalogue, dataset, progress=report)
         lap("build")
-        say(
-            f"     {manifest.splits['train']} products to learn from, {manifest.splits['test']} held out, by product group"
-        )
+        say(f"     {manifest.splits['train']} to learn from, {manifest.splits['test']} held out, by product group")
         say("3/5  fine-tuning phi3v-tiny")
         config = load_config(
             "demo",
@@ -103,8 +99,7 @@ def run_demo(out: Path, rows: int, minutes: float, as_json: bool) -> None:
     typer.echo("\n" + score_table(result.scores) + "\n")
     typer.echo("\n".join(result.verdict) + "\n")
     for answers in shown:
-        typer.echo(
-            f"{answers['picture']}\n  before: {answers['before']}\n  now:    {answers['answer']}\n  truth:  {answers['target']}"
-        )
+        typer.echo(f"{answers['picture']}\n  before: {answers['before']}\n  now:    {answers['answer']}")
+        typer.echo(f"  truth:  {answers['target']}")
     laps = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in times.items())
     typer.echo(f"\n{laps}\nReport: {page}\nTry: appraiser predict {out} {shown[0]['picture']}")

@@ -1,6 +1,7 @@
 """Predictor: load once, answer one or many. Shared by evaluation, batch prediction and serving.
 
-Prompt and parser are those of training (`data/task.py`); what was trained is written beside the weights (`appraiser.json`).
+Prompt and parser are those of training (`data/task.py`); what was trained is written beside the weights
+(`appraiser.json`).
 """
 
 from __future__ import annotations

@@ -311,12 +311,13 @@ def _refuse_bad_sources(
     if len(quarantine) <= allowed * total and kept:
         return
     causes = Counter(reason for _, reason, _ in quarantine).most_common()
+    share = math.ceil(100 * len(quarantine) / total) / 100
     examples = "\n".join(f"         row {row}: {reason}: {detail}" for row, reason, detail in quarantine[:5])
     raise DataError(
         f"{len(quarantine)} of {total} rows cannot be used: "
         + ", ".join(f"{count} {reason}" for reason, count in causes),
         where=f"{source.name}\n{examples}",
-        fix=f"mend these rows, or accept the loss: --max-quarantined {math.ceil(100 * len(quarantine) / total) / 100:g}",
+        fix=f"mend these rows, or accept the loss: --max-quarantined {share:g}",
     )
 
 

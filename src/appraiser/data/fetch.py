@@ -12,6 +12,7 @@ import ipaddress
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Literal
 from urllib.parse import urljoin
 
@@ -26,10 +27,12 @@ USER_AGENT = "appraiser (builds a data set from the user's own table)"
 FetchReason = Literal[
     "bad_url", "dns", "blocked_address", "connection", "timeout", "http_4xx", "http_5xx", "redirects", "too_large"
 ]
-# Ranges that the standard library calls global or leaves out: 6to4 relays, site-local, IPv4-compatible, NAT64, CGNAT.
+# Ranges that the standard library calls global or leaves out: 6to4 relays, site-local, IPv4-compatible, NAT64, CGNAT,
+# protocol assignments, documentation.
 EXTRA_BLOCKED = tuple(
     ipaddress.ip_network(network)
     for network in (
+        "192.0.0.0/24",
         "192.88.99.0/24",
         "100.64.0.0/10",
         "fec0::/10",
@@ -37,6 +40,7 @@ EXTRA_BLOCKED = tuple(
         "64:ff9b::/96",
         "64:ff9b:1::/48",
         "2002::/16",
+        "3fff::/20",
     )
 )
 
@@ -90,7 +94,11 @@ async def _fetch_all(urls: Sequence[str], policy: FetchPolicy) -> list[Fetched]:
     per_host: dict[str, asyncio.Semaphore] = {}
     timeout = httpx.Timeout(policy.deadline_s, connect=policy.connect_timeout_s)
     # trust_env=False: a proxy from the environment would resolve names itself, behind the check.
-    async with httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=timeout) as client:
+    # No connection is kept: the pool knows it by address, and would hand one that was checked for one name to another.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(
+        trust_env=False, follow_redirects=False, timeout=timeout, limits=limits, cookies=_no_cookies()
+    ) as client:
 
         async def one(url: str) -> Fetched:
             host = _host_of(url)
@@ -105,6 +113,10 @@ async def _fetch_all(urls: Sequence[str], policy: FetchPolicy) -> list[Fetched]:
         return list(await asyncio.gather(*(one(url) for url in urls)))
 
 
+def _no_cookies() -> CookieJar:
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+
+
 def _host_of(url: str) -> str:
     try:
         return httpx.URL(url).host
@@ -116,8 +128,8 @@ async def _fetch_with_retries(client: httpx.AsyncClient, url: str, policy: Fetch
     result = Fetched(url, reason="connection", detail="not tried")
     for attempt in range(policy.num_retries + 1):
         result = await _fetch_once(client, url, policy)
-        if result.reason not in ("connection", "http_5xx"):
-            return result
+        if result.reason not in ("connection", "http_5xx") or attempt == policy.num_retries:
+            break
         await asyncio.sleep(min(2.0**attempt * 0.5, 8.0))
     return result
 
@@ -127,22 +139,23 @@ async def _fetch_once(client: httpx.AsyncClient, url: str, policy: FetchPolicy) 
     for _ in range(MAX_REDIRECTS + 1):
         try:
             target = httpx.URL(current)
+            host = target.host  # decodes the name, which may fail too
         except (httpx.InvalidURL, ValueError) as error:
             return Fetched(url, reason="bad_url", detail=str(error))
-        if target.scheme not in ("http", "https") or not target.host or target.userinfo:
+        if target.scheme not in ("http", "https") or not host or target.userinfo:
             return Fetched(
                 url, reason="bad_url", detail="only http and https addresses without credentials are fetched"
             )
         port = target.port or (443 if target.scheme == "https" else 80)
         try:
-            address = await _checked_address(target.host, port, policy)
-        except OSError as error:
+            address = await _checked_address(host, port, policy)
+        except (OSError, OverflowError, UnicodeError) as error:  # UnicodeError: names that IDNA cannot write
             return Fetched(url, reason="dns", detail=str(error))
         if address is None:
             return Fetched(
                 url,
                 reason="blocked_address",
-                detail=f"{target.host}:{port} is not on the public internet; your own server: --allow-private",
+                detail=f"{host}:{port} is not on the public internet; your own server: --allow-private",
             )
         try:
             request = client.build_request(
@@ -153,10 +166,12 @@ async def _fetch_once(client: httpx.AsyncClient, url: str, policy: FetchPolicy) 
             )
             response = await client.send(request, stream=True)
             try:
-                if response.is_redirect:
-                    current = urljoin(current, response.headers.get("location", ""))
+                if response.has_redirect_location:
+                    current = urljoin(current, response.headers["location"])
                     continue
                 return await _read(url, response, policy)
+            except ValueError:
+                return Fetched(url, reason="bad_url", detail="the server redirects to something that is no address")
             finally:
                 await response.aclose()
         except httpx.TimeoutException:

@@ -1,8 +1,8 @@
 """Which rows belong to one product, and which split each product goes to.
 
 Colour variants of a product share a photo and a title up to its colour words. Were they split by row, the model would
-be tested on what it has seen: on real product photos that turned 44 % into 73 %. So rows are joined into groups - the same
-title up to colour words, the same bytes, or a near-duplicate picture - and a group never stands on two sides.
+be tested on what it has seen: on real product photos that turned 44 % into 73 %. So rows are joined into groups - the
+same title up to colour words, the same bytes, or a near-duplicate picture - and a group never stands on two sides.
 """
 
 from __future__ import annotations

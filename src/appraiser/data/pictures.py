@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from appraiser.errors import DataError
 
@@ -23,8 +23,22 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 MAX_BYTES = 32 * 1024 * 1024
 MAX_PIXELS = 40_000_000
 MAX_SIDE = 16_384
+# A strip longer than this cannot be cut into crops by any model here (336 : 1 is the widest that one crop can hold).
+MAX_ASPECT = 100
 
-PictureReason = Literal["empty", "too_large", "not_an_image", "unsupported_format", "too_many_pixels", "truncated"]
+PictureReason = Literal[
+    "empty", "too_large", "not_an_image", "unsupported_format", "too_many_pixels", "too_thin", "truncated"
+]
+# EXIF orientation -> what makes the picture upright.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class PictureError(DataError):
@@ -65,9 +79,9 @@ def decode(data: bytes) -> Image.Image:
 def prepare(data: bytes) -> StoredPicture:
     """Decode, and choose what to store: the bytes themselves where they already are plain RGB JPEG or PNG."""
     image = _open(data)
-    is_plain = image.mode == "RGB" and image.format in ("JPEG", "PNG") and not image.getexif().get(0x0112, 1) > 1
     rgb = to_rgb(image)
-    if not is_plain:
+    # `to_rgb` gives the picture itself back where there was nothing to do.
+    if rgb is not image or image.format not in ("JPEG", "PNG"):
         data = encode(rgb, lossless=image.format == "PNG")
     return StoredPicture(data, hashlib.sha256(data).hexdigest(), rgb.width, rgb.height)
 
@@ -90,12 +104,15 @@ def _open(data: bytes) -> Image.Image:
     # Pillow's own bomb warning starts at 89 megapixels; ours is the limit that counts.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore", UserWarning)  # odd EXIF tags, once per tag
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError:
             raise _unknown(data) from None
-        except Image.DecompressionBombError:
-            raise PictureError("too_many_pixels", "the picture has more than 179 megapixels") from None
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise PictureError(
+                "too_many_pixels", f"the picture has far more than {MAX_PIXELS // 10**6} megapixels"
+            ) from None
         except Exception as error:  # decoders raise what they like on broken headers: OSError, ValueError, SyntaxError
             raise PictureError("truncated", f"the picture's header is damaged ({type(error).__name__})") from None
         width, height = image.size
@@ -104,6 +121,10 @@ def _open(data: bytes) -> Image.Image:
                 "too_many_pixels",
                 f"the picture has {width} x {height} pixels; at most {MAX_PIXELS // 10**6} megapixels and "
                 f"{MAX_SIDE} pixels a side are read",
+            )
+        if max(width, height) > MAX_ASPECT * min(width, height):
+            raise PictureError(
+                "too_thin", f"the picture has {width} x {height} pixels; at most {MAX_ASPECT} : 1 is read"
             )
         try:
             image.load()
@@ -127,9 +148,9 @@ def _unknown(data: bytes) -> PictureError:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Upright RGB on white from any mode that Pillow decodes."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "RGB":
+    """Upright RGB on white from any mode that Pillow decodes; an upright RGB picture comes back as it is."""
+    image = _upright(image)
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I") or image.mode == "F":
         image = _scale_to_8_bit(image)
@@ -141,6 +162,19 @@ def to_rgb(image: Image.Image) -> Image.Image:
         canvas.paste(rgba, mask=rgba.getchannel("A"))
         return canvas
     return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; a picture whose EXIF is damaged stays as its pixels are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Pillow names every odd tag
+        try:
+            orientation = image.getexif().get(0x0112, 1)
+        except Exception:  # a damaged block: SyntaxError, struct.error, TypeError and more
+            return image
+    # Not ImageOps.exif_transpose: it writes the whole EXIF block anew, which fails on tags that cameras get wrong.
+    turn = TURNS.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
 
 
 def _scale_to_8_bit(image: Image.Image) -> Image.Image:
@@ -156,7 +190,7 @@ def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        except ImageCms.PyCMSError:
+        except (ImageCms.PyCMSError, OSError):
             converted = None  # a damaged profile: the plain conversion is what every viewer falls back to
         if converted is not None:
             return converted

@@ -7,14 +7,17 @@ category, price and picture. A guess is made from the usual names, shown to the 
 from __future__ import annotations
 
 import csv
+import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from appraiser.errors import DataError
+from appraiser.errors import ConfigError, DataError
 
 # Real tables write these where a value is missing; N.A. is the luxury shops' own sentinel.
 MISSING = frozenset({"", "n.a.", "n/a", "na", "nan", "none", "null", "-"})
@@ -121,14 +124,18 @@ def parse_price_cell(value: Any) -> float | None:
     """
     if isinstance(value, bool) or value is None:
         return None
-    if isinstance(value, int | float):
-        price = float(value)
+    if isinstance(value, int | float | Decimal):
+        try:
+            price = float(value)
+        except (OverflowError, ValueError):
+            return None
     else:
         text = str(value).strip()
         if not PRICE_TEXT.fullmatch(text) or re.fullmatch(r"\d{1,3}\.\d{3}", text):
             return None
         price = float(text)
-    return price if 0 < price < 1e13 else None
+    # What an answer can write: at least one cent, at most thirteen digits before the point.
+    return price if 0.005 < price < 1e13 - 0.01 else None
 
 
 def guess_fields(
@@ -140,6 +147,7 @@ def guess_fields(
         needs_labels: False where only the pictures matter.
 
     Raises:
+        ConfigError: a mapped field that does not exist.
         DataError: a mapped column that the table does not have, or no column with pictures.
     """
     present = {column.lower(): column for column in columns}
@@ -149,7 +157,15 @@ def guess_fields(
             if names[0] in present:
                 found[field] = tuple(present[name] for name in names if name in present)
                 break
-    for field, names in override.items():
+    for field, chosen in override.items():
+        names = list(chosen)
+        if field not in GUESSES:
+            nearest = difflib.get_close_matches(field, GUESSES, n=1)
+            raise ConfigError(
+                f"there is no field {field!r}" + (f"; did you mean {nearest[0]}?" if nearest else ""),
+                where=f"--map {field}={'|'.join(names)}",
+                fix=f"map one of {', '.join(GUESSES)}; all other columns are kept under their own names",
+            )
         unknown = [name for name in names if name not in columns]
         if unknown:
             raise DataError(
@@ -157,7 +173,7 @@ def guess_fields(
                 where=f"--map {field}={'|'.join(names)}",
                 fix=f"choose from its columns: {', '.join(columns)}",
             )
-        if list(names) == []:
+        if not names:
             found.pop(field, None)
         else:
             found[field] = tuple(names)
@@ -215,47 +231,73 @@ def _read_csv(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, Any]
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     file = path.open(encoding="utf-8-sig", newline="")
     try:
-        reader = csv.DictReader(file, delimiter=delimiter, restkey="", strict=True)
+        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
         columns = list(reader.fieldnames or [])
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError:
+        file.close()
+        raise _not_utf8(path) from None
+    except csv.Error as error:
         file.close()
         raise DataError(f"{path.name} cannot be read: {error}", fix="save it as UTF-8 comma-separated text") from None
-    if not columns:
+    twice = [name for name, count in Counter(columns).items() if count > 1]
+    if not columns or twice:
         file.close()
-        raise DataError(f"{path.name} is empty", fix="the first line names the columns")
+        what = f"names a column twice: {', '.join(map(repr, twice))}" if twice else "is empty"
+        raise DataError(f"{path.name} {what}", fix="the first line names the columns, each once")
 
     def rows() -> Iterator[tuple[int, dict[str, Any]]]:
         number = 0
         with file:
             try:
                 for number, row in enumerate(reader, start=1):
-                    if row.pop("", None):
+                    if None in row:
                         raise DataError(
                             f"row {number} has more cells than the {len(columns)} columns",
                             where=f"{path.name}, line {reader.line_num}",
                             fix="put texts with commas between double quotes",
                         )
+                    row.pop("", None)
                     yield number, row
-            except (UnicodeDecodeError, csv.Error) as error:
+            except UnicodeDecodeError:
+                raise _not_utf8(path) from None
+            except csv.Error as error:
                 raise DataError(
                     f"cannot read on after row {number}: {error}",
                     where=f"{path.name}, line {reader.line_num}",
                     fix="save the table as UTF-8 with complete quotes",
                 ) from None
 
-    return columns, rows()
+    # pandas writes its row numbers under an empty name; nobody means them.
+    return [name for name in columns if name], rows()
+
+
+def _not_utf8(path: Path) -> DataError:
+    """The error for a table in another encoding, with the line: decoders only know the place within a block."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                return DataError(
+                    f"not UTF-8: byte {line[error.start]:#04x} after {line[: error.start][-20:].decode()!r}",
+                    where=f"{path.name}, line {number}",
+                    fix="save the table as UTF-8 (spreadsheets call it CSV UTF-8)",
+                )
+    return DataError(f"{path.name} is not UTF-8", fix="save the table as UTF-8")
 
 
 def _read_jsonl(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, Any]]]]:
     parsed: list[tuple[int, dict[str, Any]]] = []
     columns: dict[str, None] = {}
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except ValueError as error:
+                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except UnicodeDecodeError:
+                raise _not_utf8(path) from None
+            except (ValueError, RecursionError) as error:
                 raise DataError(
                     f"not JSON: {error}", where=f"{path.name}, line {number}", fix="one object a line"
                 ) from None
@@ -277,10 +319,15 @@ def _read_parquet(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, 
 
     def rows() -> Iterator[tuple[int, dict[str, Any]]]:
         number = 0
-        for batch in file.iter_batches(batch_size=256):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
+        try:
+            for batch in file.iter_batches(batch_size=256):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(
+                f"cannot read on after row {number}: {str(error)[:300]}", where=path.name, fix="write the file again"
+            ) from None
 
     return list(file.schema_arrow.names), rows()
 
@@ -293,7 +340,7 @@ def _open_hub(name: str) -> Source:
         loaded = load_dataset(name, split="train")
     except Exception as error:  # the Hub client raises some fifteen kinds; all mean the same to the user
         raise DataError(
-            f"cannot load {name} from the Hub: {str(error).splitlines()[0][:300]}",
+            f"cannot load {name} from the Hub: {(str(error) or type(error).__name__).splitlines()[0][:300]}",
             fix="check the name and the network, or HF_ENDPOINT; a private set needs a token (hf auth login)",
         ) from error
     for column, feature in loaded.features.items():

@@ -63,9 +63,9 @@ def score_parts(
 def baselines(train: RecordSequence, targets: Sequence[ProductRecord], backbone: Backbone) -> dict[str, Part]:
     """All baselines for the fields that the records have.
 
-    global_median: one price for everything, the most common category. category_median: the training median of the *true*
-    category, which no method without the truth can know. knn: price (geometric mean), title and category of the nearest
-    training pictures by cosine. ridge: ridge regression of log price and logistic regression of the category.
+    global_median: one price for everything, the most common category. category_median: the training median of the
+    *true* category, which no method without the truth can know. knn: price (geometric mean), title and category of the
+    nearest training pictures by cosine. ridge: ridge regression of log price and logistic regression of the category.
 
     Args:
         backbone: the model before fine-tuning; its tower gives the features.

@@ -233,22 +233,21 @@ def _compare(what: str, mine: Score, best: Score, name: str, *, lower_is_better:
 
 
 def _looks(scores: dict[str, Any], shuffled: Part) -> str:
-    """Whether shuffled pictures make the model clearly worse."""
-    for field, metric, lower_is_better in (
-        ("price", "median_ape", True),
-        ("category", "accuracy", False),
-        ("title", "chrf", False),
+    """Whether shuffled pictures make the model clearly worse, by the first field that was scored."""
+    for name, metric, lower_is_better, unit in (
+        ("price", "median_ape", True, 1.0),
+        ("category", "accuracy", False, 1.0),
+        ("title", "chrf", False, 100.0),
     ):
-        if field in scores and field in shuffled:
-            mine, control = scores[field][metric], shuffled[field][metric]
-            worse = control["low"] > mine["high"] if lower_is_better else control["high"] < mine["low"]
-            unit = 1 if metric != "chrf" else 100
-            figures = (
-                f"{mine['value'] / unit:.1%} with the right picture, {control['value'] / unit:.1%} with a wrong one"
-            )
-            if worse:
-                return f"The model looks: {field} {metric.replace('_', ' ')} is {figures}."
-            return f"WARNING: the model may not need the picture: {field} {metric.replace('_', ' ')} is {figures}."
+        if name not in scores or name not in shuffled:
+            continue
+        mine, control = scores[name][metric], shuffled[name][metric]
+        worse = control["low"] > mine["high"] if lower_is_better else control["high"] < mine["low"]
+        found = "The model looks" if worse else "WARNING: the model may not need the picture"
+        return (
+            f"{found}: {name} {metric.replace('_', ' ')} is {mine['value'] / unit:.1%} with the right picture, "
+            f"{control['value'] / unit:.1%} with a wrong one."
+        )
     return "No field was scored with shuffled pictures."
 
 

@@ -1,7 +1,7 @@
 """Scores of predictions against the truth; plain functions on arrays, each with a bootstrap interval.
 
-An answer that does not parse is wrong and stays in every denominator: a missing price counts as a price of 0 (100 % off),
-a missing title or category as an empty one.
+An answer that does not parse is wrong and stays in every denominator: a missing price counts as a price of 0 (100 %
+off), a missing title or category as an empty one.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def price_scores(predicted: Sequence[float | None], true: Sequence[float]) -> Sc
         "median_ape": score(ape, np.median),
         "mae": score(np.abs(p - t)),
         "rmsle": score((np.log1p(p) - np.log1p(t)) ** 2, _root_mean),
-        "within_10": score(ape <= 0.10 + 1e-12),
-        "within_20": score(ape <= 0.20 + 1e-12),
+        "within_10": score((ape <= 0.10 + 1e-12).astype(np.float64)),
+        "within_20": score((ape <= 0.20 + 1e-12).astype(np.float64)),
     }
 
 

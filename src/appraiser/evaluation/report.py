@@ -29,6 +29,7 @@ from appraiser.evaluation.report_words import (
     short_span,
     shorten,
     span,
+    unnamed,
 )
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ OTHERS = "Other products"
 CARDS_PER_END = 24
 MAX_CARDS = 300
 HEADLINES = (
-    ("Median price error", ("median_ape",), "Half of the prices are closer to the truth than this; shorter bars are better."),
+    ("Median price error", ("median_ape",), "Half of the prices are closer to the truth; shorter bars are better."),
     ("Categories right", ("accuracy",), "Exactly the true category."),
     ("Titles", ("visible_words", "chrf"), ""),
 )
@@ -289,10 +290,7 @@ def choose_cards(judged: Sequence[Judged]) -> list[tuple[str, str, list[Judged]]
     Args:
         judged: worst first.
     """
-    order = (
-        "Order: the mean over the fields of price error (at most 100 %), category wrong (0 or 1) and title unlikeness "
-        "(1 - chrF / 100)."
-    )
+    order = f"Ordered by {_order(judged)}."
     if len(judged) <= 2 * CARDS_PER_END:
         return [("All products, worst first", order, list(judged))]
     worst, middle, best = judged[:CARDS_PER_END], judged[CARDS_PER_END:-CARDS_PER_END], judged[-CARDS_PER_END:]
@@ -307,12 +305,21 @@ def choose_cards(judged: Sequence[Judged]) -> list[tuple[str, str, list[Judged]]
     return [*chosen, (OTHERS, f"{note} Worst first.".strip(), others)] if others else chosen
 
 
+def _order(judged: Sequence[Judged]) -> str:
+    """What `Judged.badness` is the mean of, for the fields at hand."""
+    known = {"price": "price error (at most 100 %)", "title": "title unlikeness (1 - chrF / 100)"}
+    terms = [known.get(c.field, f"{c.field} wrong (0 or 1)") for c in judged[0].comparisons if c.distance is not None]
+    if len(terms) > 1:
+        return escape("the mean of " + ", ".join(terms))
+    return escape(terms[0]) if terms else "answers that cannot be read"
+
+
 def card_section(heading: str, note: str, products: Sequence[Judged]) -> str:
-    """Cards under a note; the other products are folded."""
+    """Cards under a note (HTML); the other products are folded."""
     cards = '<div class="cards">\n' + "\n".join(card(product) for product in products) + "\n</div>"
     if heading == OTHERS:
         cards = f'<details class="fold"><summary>Show {len(products):,} products</summary>\n{cards}\n</details>'
-    return f'<p class="quiet">{escape(note)}</p>\n{cards}'
+    return f'<p class="quiet">{note}</p>\n{cards}'
 
 
 def facts(scores: dict[str, Any]) -> str:
@@ -324,6 +331,7 @@ def facts(scores: dict[str, Any]) -> str:
         score = lookup(scores, metric)
         if score is not None:
             rows.append((metric.name, f"{number(score['value'], metric.unit)} ({span(score, metric.unit)})"))
+    rows += [(path, f"{number(s['value'], 'plain')} ({span(s, 'plain')})") for path, s in unnamed(scores)]
     lines = "\n".join(f'<tr><th scope="row">{escape(label)}</th><td>{_fact(value)}</td></tr>' for label, value in rows)
     return (
         f'<table class="facts"><caption class="sr">Facts of this evaluation</caption><tbody>\n{lines}\n</tbody></table>'

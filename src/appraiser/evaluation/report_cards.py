@@ -121,7 +121,7 @@ def _compare_price(record: ProductRecord, prediction: Prediction) -> Comparison:
     true, said = record.price, prediction.price
     target = escape(amount(true, record.currency)) if true else "—"
     if said is None:
-        return Comparison("price", target, "—", "wrong", 1.0) if true else Comparison("price", "—", "—", "unknown", None)
+        return Comparison("price", target, "—", "wrong" if true else "unknown", 1.0 if true else None)
     written = escape(amount(said, prediction.currency or record.currency))
     interval = _interval(prediction.price_interval)
     if not true:

@@ -11,7 +11,7 @@ from appraiser.evaluation.report_words import Unit, amount, escape, number, shor
 
 MAX_POINTS = 2000
 SIDE = 480
-LEFT, RIGHT, TOP, BOTTOM = 64, 14, 14, 50
+LEFT, RIGHT, TOP, BOTTOM = 72, 14, 14, 50
 # A prediction further than this factor outside the true prices is drawn at the edge; otherwise one absurd answer would
 # press all others into a corner.
 MAX_FACTOR_OUTSIDE = 3.0

@@ -62,10 +62,6 @@ MORE_METRICS = (
            "Root mean square of ln(1 + predicted) - ln(1 + true): 0.1 is about 10 %, and large errors weigh more."),
     Metric("", "stop_rate", "ended by itself", "share", False,
            "Share of answers that ended by themselves instead of at the length limit."),
-    Metric("reasoning", "sign_accuracy", "direction right", "share", False,
-           "Share of pairs in which the dearer product was also predicted dearer."),
-    Metric("reasoning", "slope", "slope", "plain", False,
-           "How far the prediction moves when the true price moves, on log scales; 1 is ideal."),
 )  # fmt: skip
 
 
@@ -145,6 +141,18 @@ def lookup(part: dict[str, Any], metric: Metric) -> Score | None:
     holder = part.get(metric.field, {}) if metric.field else part
     found: Score | None = holder.get(metric.key)
     return found
+
+
+def unnamed(scores: dict[str, Any]) -> list[tuple[str, Score]]:
+    """(path, score) of this model's metrics without words here: a new metric is shown before it is named."""
+    known = {(metric.field, metric.key) for metric in (*METRICS, *MORE_METRICS)}
+    return [
+        (f"{field}.{key}", score)
+        for field, part in scores.items()
+        if isinstance(part, dict)
+        for key, score in part.items()
+        if isinstance(score, dict) and {"value", "low", "high"} <= score.keys() and (field, key) not in known
+    ]
 
 
 def number(value: float, unit: Unit) -> str:

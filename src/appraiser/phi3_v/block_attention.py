@@ -145,7 +145,8 @@ def block_attention(
     length = query.shape[2]
     size = length if not causal else SHORT_BLOCK if length <= SHORT_SEQUENCE else LONG_BLOCK
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return BlockAttention.apply(query, key, value, attention_mask, scale, causal, size), None
+    output: Tensor = BlockAttention.apply(query, key, value, attention_mask, scale, causal, size)  # type: ignore[no-untyped-call]
+    return output, None
 
 
 def register() -> None:

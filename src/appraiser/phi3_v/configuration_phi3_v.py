@@ -8,6 +8,7 @@ a plain load demand flash-attn, and `auto_map`, which would make the Auto classe
 from __future__ import annotations
 
 import math
+from dataclasses import field
 from typing import Any
 
 import torch
@@ -23,6 +24,19 @@ PUBLISHED_CLIP_CONFIG: dict[str, Any] = {
     "image_size": 336,
     "patch_size": 14,
     "layer_norm_eps": 1e-5,
+}
+PUBLISHED_IMG_PROCESSOR: dict[str, Any] = {
+    "name": "clip_vision_model",
+    "model_name": "openai/clip-vit-large-patch14-336",
+    "image_dim_out": 1024,
+    "num_img_tokens": 144,
+}
+PUBLISHED_EMBD_LAYER: dict[str, Any] = {
+    "embedding_cls": "image",
+    "hd_transform_order": "sub_glb",
+    "projection_cls": "mlp",
+    "use_hd_transform": True,
+    "with_learnable_separator": True,
 }
 # The published decoder writes <|end|> and then <|endoftext|>; its config.json names neither as its end. <|endoftext|>
 # is the padding token, and <|end|> stands seven places behind it in the published list of added tokens.
@@ -66,10 +80,10 @@ class Phi3VConfig(PreTrainedConfig):
     rope_scaling: dict[str, Any] | None = None
     bos_token_id: int | None = 1
     eos_token_id: int | list[int] | None = 2
-    pad_token_id: int | None = 32000
+    pad_token_id: int = 32000
     sliding_window: int | None = None
-    embd_layer: dict[str, Any] | None = None
-    img_processor: dict[str, Any] | None = None
+    embd_layer: dict[str, Any] = field(default_factory=lambda: dict(PUBLISHED_EMBD_LAYER))
+    img_processor: dict[str, Any] = field(default_factory=lambda: dict(PUBLISHED_IMG_PROCESSOR))
     stop_token_ids: list[int] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -77,21 +91,6 @@ class Phi3VConfig(PreTrainedConfig):
         kwargs.pop("_attn_implementation", None)
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
-        if self.img_processor is None:
-            self.img_processor = {
-                "name": "clip_vision_model",
-                "model_name": "openai/clip-vit-large-patch14-336",
-                "image_dim_out": 1024,
-                "num_img_tokens": 144,
-            }
-        if self.embd_layer is None:
-            self.embd_layer = {
-                "embedding_cls": "image",
-                "hd_transform_order": "sub_glb",
-                "projection_cls": "mlp",
-                "use_hd_transform": True,
-                "with_learnable_separator": True,
-            }
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
@@ -146,6 +145,11 @@ class Phi3VConfig(PreTrainedConfig):
             )
 
     @property
+    def num_key_value_groups(self) -> int:
+        """Query heads that share one key and value head."""
+        return self.num_attention_heads // (self.num_key_value_heads or self.num_attention_heads)
+
+    @property
     def head_dim(self) -> int:
         return self.hidden_size // self.num_attention_heads
 
@@ -154,8 +158,8 @@ class Phi3VConfig(PreTrainedConfig):
         """`su`, `longrope` (the same mathematics) or `yarn`; None for plain rotary embeddings."""
         if self.rope_scaling is None:
             return None
-        kind: str = self.rope_scaling.get("type") or self.rope_scaling.get("rope_type")
-        return kind
+        kind = self.rope_scaling.get("type") or self.rope_scaling.get("rope_type")
+        return str(kind)
 
     @property
     def rope_magnitude(self) -> float:

@@ -28,7 +28,7 @@ OPENAI_CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 OPENAI_CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 
 
-class Phi3VImagesKwargs(ImagesKwargs, total=False):
+class Phi3VImagesKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
     """Settings that may be given at load or call time."""
 
     num_crops: int

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -442,10 +442,10 @@ class Phi3VAttention(nn.Module):
         self.config = config
         self.layer_idx = layer_idx
         self.head_dim = config.head_dim
-        self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
+        self.num_key_value_groups = config.num_key_value_groups
         self.scaling = self.head_dim**-0.5
         self.q_width = config.num_attention_heads * self.head_dim
-        self.kv_width = config.num_key_value_heads * self.head_dim
+        self.kv_width = self.q_width // config.num_key_value_groups
         self.qkv_proj = nn.Linear(config.hidden_size, self.q_width + 2 * self.kv_width, bias=False)
         self.o_proj = nn.Linear(self.q_width, config.hidden_size, bias=False)
 
@@ -466,6 +466,7 @@ class Phi3VAttention(nn.Module):
         query, key = rotate(query, cos, sin), rotate(key, cos, sin)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
+        weights: Tensor | None
         if kept is not None:
             output, weights = eager_attention(
                 self, kept.gather(query).to(value.dtype), key.to(value.dtype), value, kept.mask, self.scaling
@@ -591,11 +592,11 @@ class Phi3VModel(Phi3VPreTrainedModel):
             if has_pictures and expects_pictures:
                 raise ValueError("pictures were given, but input_ids hold no picture placeholders (negative ids)")
             return embeds
-        if not has_pictures or image_sizes is None:
+        if (pixel_values is None and image_features is None) or image_sizes is None:
             raise ValueError("input_ids hold picture placeholders, but pixel_values or image_sizes are missing")
         vision = self.vision_embed_tokens
         if image_features is None:
-            image_features = vision.encode_crops(pixel_values, image_sizes)
+            image_features = vision.encode_crops(cast(Tensor, pixel_values), image_sizes)
         projected = vision.project(image_features, image_sizes)
         return place_image_features(embeds, input_ids, projected, vision.num_tokens(image_sizes))
 
@@ -631,27 +632,27 @@ class Phi3VModel(Phi3VPreTrainedModel):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         use_cache = self.config.use_cache and not self.training if use_cache is None else use_cache
         past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
-        if inputs_embeds is None:
-            inputs_embeds = self.embed(
-                input_ids, pixel_values, image_sizes, image_features, expects_pictures=past_length == 0
-            )
+        if input_ids is not None:
+            embeds = self.embed(input_ids, pixel_values, image_sizes, image_features, expects_pictures=past_length == 0)
+        else:
+            embeds = cast(Tensor, inputs_embeds)
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         if position_ids is None:
-            length = inputs_embeds.shape[1]
-            position_ids = torch.arange(past_length, past_length + length, device=inputs_embeds.device)[None]
+            length = embeds.shape[1]
+            position_ids = torch.arange(past_length, past_length + length, device=embeds.device)[None]
         causal_mask = create_causal_mask(
             config=self.config,
-            inputs_embeds=inputs_embeds,
+            inputs_embeds=embeds,
             attention_mask=attention_mask,
             past_key_values=past_key_values,
             position_ids=position_ids,
         )
-        tables = self.rotary_emb(position_ids, inputs_embeds.dtype, total_lengths)
+        tables = self.rotary_emb(position_ids, embeds.dtype, total_lengths)
         kept = None
         if kept_positions is not None:
             kept = KeptPositions.of(kept_positions, position_ids, attention_mask, self.norm.weight.dtype)
-        hidden_states = inputs_embeds
+        hidden_states = embeds
         for number, layer in enumerate(self.layers, start=1):
             hidden_states = layer(
                 hidden_states,

@@ -127,7 +127,7 @@ class Phi3VProcessor(ProcessorMixin):
         rows = [ids for ids, _ in encoded]
         if truncation and max_length is not None:
             rows = [self._truncate(row, max_length) for row in rows]
-        data = self._pad(rows, padding_side)
+        data: dict[str, Any] = self._pad(rows, padding_side)
         if return_offsets_mapping:
             data["offset_mapping"] = self._pad_offsets([spans for _, spans in encoded], data["attention_mask"])
         if isinstance(text, str) and return_tensors is None and not return_offsets_mapping:

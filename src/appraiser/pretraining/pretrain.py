@@ -2,9 +2,9 @@
 
 Two stages, on rendered scenes of everyday things (`scenes.py`, `questions.py`):
 
-1. looking: tower and projector learn to tell shape, colour, pattern, material, size and part, each through a linear head
-   on the mean image token; the heads are thrown away. Without it the decoder learns the language first and never looks
-   (loss with right and with shuffled pictures stayed equal to six digits after 650 steps).
+1. looking: tower and projector learn to tell shape, colour, pattern, material, size and part, each through a linear
+   head on the mean image token; the heads are thrown away. Without this stage the decoder learns the language first
+   and never looks (loss with right and with shuffled pictures stayed equal to six digits after 650 steps).
 2. telling: the whole model answers questions in the product's format.
 
 It never sees a catalogue title, a category code or a price that means anything: numbers in the price slot are drawn
@@ -230,7 +230,7 @@ def looking_loss(model: Phi3VForConditionalGeneration, heads: Heads, looks: Look
     patches = vision.img_processor.vision_model(views).repeat_interleave(2, dim=0)
     side = views.shape[-1]
     tokens = vision.project(patches, torch.tensor([[side, side]] * len(views)))
-    return heads(tokens.unflatten(0, (len(views), -1)).mean(dim=1), classes)
+    return heads(tokens.reshape(len(views), -1, tokens.shape[-1]).mean(dim=1), classes)
 
 
 def telling_loss(model: Phi3VForConditionalGeneration, batch: Batch) -> Tensor:
@@ -274,7 +274,7 @@ def run_stage(
         factor = schedule_factor(step, num_steps, config.warmup_steps, final=0.02)
         with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
             loss = loss_of(batch)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
         for optimizer in optimizers:
             set_learning_rate(optimizer, factor)

@@ -1,7 +1,7 @@
 """Proof, before step 1, that the picture reaches the model and that every trained part learns.
 
-The widely copied script for this job trains a model that never sees the picture, and its loss falls all the same. So a
-run is refused unless another picture changes the logits and gradient arrives in the decoder, the projector and the tower.
+The widely copied script for this job trains a model that never sees the picture, and its loss falls all the same. So
+a run is refused unless another picture changes the logits and gradient arrives in decoder, projector and tower.
 """
 
 from __future__ import annotations

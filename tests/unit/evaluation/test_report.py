@@ -158,12 +158,10 @@ def test_policy_allows_the_pages_own_style_and_nothing_else(full: EvalResult) ->
 
 def test_texts_from_data_are_escaped_everywhere() -> None:
     records = [record(row, title=HOSTILE, category=HOSTILE, currency=HOSTILE) for row in range(3)]
-    predictions = [
-        Prediction({"title": HOSTILE + " x", "category": HOSTILE, "price": 90.0, "brand<b>": HOSTILE}, HOSTILE, None, 0.5, HOSTILE, True, True)
-        for _ in records
-    ]
+    fields: dict[str, str | float] = {"title": HOSTILE + " x", "category": HOSTILE, "price": 90.0, "brand<b>": HOSTILE}
+    predictions = [Prediction(fields, HOSTILE, None, 0.5, HOSTILE, True, True) for _ in records]
     base = result_of(records, predictions, baselines={'<i a="b">': score_parts(records, [1.0] * 3)})
-    hostile = base.scores | {"model": HOSTILE, "dataset": HOSTILE, "split": HOSTILE, "dataset_sha256": HOSTILE, "x<u>": HOSTILE}
+    hostile = base.scores | dict.fromkeys(("model", "dataset", "split", "dataset_sha256", "x<u>"), HOSTILE)
     page = render_report(EvalResult(hostile, records, predictions, [HOSTILE, "WARNING " + HOSTILE]))
     seen = Balance(page)
     assert "<script" not in page
@@ -186,7 +184,7 @@ def test_numbers_shown_are_those_of_the_scores(full: EvalResult) -> None:
     assert f'<p class="big">{full.scores["category"]["accuracy"]["value"]:.1%}</p>' in page
     assert f'<p class="big">{full.scores["title"]["visible_words"]["value"]:.1%}</p>' in page
     assert span(full.scores["price"]["interval_80_coverage"], "share") in page
-    assert "<th scope=\"row\">Products scored</th><td>12</td>" in page
+    assert '<th scope="row">Products scored</th><td>12</td>' in page
     assert full.scores["dataset_sha256"] in page
 
 
@@ -230,6 +228,7 @@ def test_parts_without_scores_are_left_out() -> None:
     assert "chrF</th>" not in page
     assert '<th scope="row">price</th>' not in page
     assert "None" not in seen.text
+    assert "Ordered by category wrong (0 or 1)." in seen.text
 
 
 def test_other_fields_of_a_task_are_compared_with_the_sources_columns() -> None:
@@ -238,6 +237,13 @@ def test_other_fields_of_a_task_are_compared_with_the_sources_columns() -> None:
     page = render_report(result_of(records, predictions))
     assert "wrong brand" in page
     assert page.count('<th scope="row">brand</th>') == 2
+
+
+def test_metrics_without_words_are_shown_under_their_own_path(full: EvalResult) -> None:
+    more = {"reasoning": {"slope": {"value": 0.5, "low": 0.4, "high": 0.6}}}
+    page = render_report(EvalResult(full.scores | more, full.records, full.predictions, []))
+    assert '<th scope="row">reasoning.slope</th><td>0.500 (0.400 to 0.600)</td>' in page
+    assert "reasoning" not in render_report(full)
 
 
 def test_wrong_parts_are_marked_by_signs_and_words(full: EvalResult) -> None:
@@ -263,7 +269,7 @@ def test_worst_products_come_first_and_unreadable_answers_count_as_wrong(full: E
 
 def test_many_products_are_bounded_in_cards_and_bytes() -> None:
     busy = picture(1, (400, 300), noise=True)
-    records = [ProductRecord(str(row), (busy,), str(row), f"Red Coat {row}", "COATS", 100.0, "USD") for row in range(310)]
+    records = [ProductRecord(str(row), (busy,), str(row), f"Coat {row}", "COATS", 100.0, "USD") for row in range(310)]
     predictions = [answer(r, price=80.0 + row) for row, r in enumerate(records)]
     page = render_report(result_of(records, predictions))
     assert page.count("<article") == MAX_CARDS

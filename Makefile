@@ -1,0 +1,47 @@
+# The menu. Every target makes .venv itself when it is missing; PYTHON and TORCH can be overridden:
+#   make demo PYTHON=python3.12        make test TORCH=torch   (drops the pin on torch)
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+# One thread: small tensors are many times slower with two.
+TEST_ENV := OMP_NUM_THREADS=1
+
+.PHONY: demo test test-slow check fix bench docs wheel clean-demo
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade "pip>=23"
+	$(BIN)/pip install --quiet -c constraints.txt "$(TORCH)" -e ".[wandb,dev]"
+	touch $@
+
+demo: .venv/installed  ## sample, build, train, evaluate, predict on the embedded model
+	$(BIN)/appraiser demo --out runs/demo
+
+clean-demo:  ## remove the demo's run, so that it can run again
+	rm -rf runs/demo
+
+test: .venv/installed  ## all tests but the slow ones
+	$(TEST_ENV) $(BIN)/python -m pytest -q -m "not slow and not gpu"
+
+test-slow: .venv/installed  ## full widths (2 GB of memory) and long runs
+	$(TEST_ENV) $(BIN)/python -m pytest -q -m "slow and not gpu"
+
+check: .venv/installed  ## style, types, generated docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python docs/generate.py --check
+
+fix: .venv/installed  ## what ruff can mend by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: .venv/installed  ## write docs/cli.md and docs/config.md from the code
+	$(BIN)/python docs/generate.py
+
+bench: .venv/installed  ## seconds per picture and memory of a training step, against the common recipe
+	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/training_step.py --config tiny --tasks train
+
+wheel: .venv/installed  ## build the wheel into dist/
+	$(BIN)/pip wheel --quiet --no-deps -w dist .
