@@ -83,8 +83,8 @@ def _predict(predictor: Predictor, paths: Sequence[tuple[str, Path]]) -> list[di
             rows.append({"picture": name})
         except PictureError as error:
             rows.append({"picture": name, "error": f"{error.reason}: {error.what}"})
-        except OSError as error:
-            rows.append({"picture": name, "error": f"missing_file: {error.strerror}"})
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            rows.append({"picture": name, "error": f"missing_file: {getattr(error, 'strerror', None) or error}"})
     answers = iter(predictor.predict(images) if images else [])
     for row in rows:
         if "error" not in row:

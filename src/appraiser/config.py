@@ -34,7 +34,7 @@ Part = Literal["decoder", "tower", "projector"]
 class Section(BaseModel):
     """Frozen, unknown keys forbidden; attribute docstrings become help text."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class ModelConfig(Section):
@@ -216,7 +216,10 @@ def _read_recipe(recipe: str | Path) -> dict[str, Any]:
                 f"no recipe {name!r}",
                 fix=f"use one of {', '.join(recipe_names())}, or the path of a YAML or TOML file",
             )
-        text, suffix = path.read_text(encoding="utf-8"), path.suffix.lower()
+        try:
+            text, suffix = path.read_text(encoding="utf-8"), path.suffix.lower()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"recipe {name} cannot be read: {error}", fix="write it as UTF-8 text") from None
     try:
         loaded = tomllib.loads(text) if suffix == ".toml" else yaml.safe_load(text)
     except (yaml.YAMLError, tomllib.TOMLDecodeError) as error:
@@ -236,7 +239,7 @@ def _apply(settings: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"cannot read the value of --set {override!r}: {error}", fix="quote it") from None
-    current = settings.setdefault(section, {})
+    current = settings.get(section) or {}  # a section without a key is None in YAML
     if not isinstance(current, dict):
         raise ConfigError(f"{section!r} is no section", fix="write --set section.key=value")
     settings[section] = current | {key: value}

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import shutil
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,6 +37,9 @@ ROWS_PER_SHARD = 4096
 ROWS_AT_ONCE = 256
 CROP_PX = 336
 MAX_CROPS = 16
+# At most 15 digits: what a float64 gives back as it was written.
+WHOLE_TEXT = re.compile(r"0|-?[1-9][0-9]{0,17}")
+NUMBER_TEXT = re.compile(r"-?(?=[0-9.]{1,16}$)(0|[1-9][0-9]*)(\.[0-9]+)?")
 CARD_SPLITS = {"train": "train", "val": "validation", "calib": "calibration", "test": "test"}
 
 
@@ -43,7 +48,8 @@ class RowProblem(Exception):
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
-        self.reason, self.detail = reason, detail
+        # Half characters (lone surrogates) of a broken cell could not be written to the quarantine either.
+        self.reason, self.detail = reason, detail.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,9 @@ def build_dataset(
     Raises:
         DataError: nothing usable, too many bad rows, duplicate ids, several currencies, or no space.
     """
-    target = Path(out)
+    target = Path(out) if Path(out).name not in ("", "..") else Path(out).resolve()
     _check_target(target)
+    _check_shares(shares)
     table = open_source(str(source))
     fields = guess_fields(table.columns, mapping or {}, Path(table.name).name)
     staging = target.with_name(f".{target.name}.building")
@@ -118,6 +125,14 @@ def _check_target(target: Path) -> None:
         raise DataError(f"{target} exists and is not empty", fix="name another folder, or remove this one")
 
 
+def _check_shares(shares: Mapping[str, float] | None) -> None:
+    unknown = set(shares or ()) - set(SPLIT_NAMES)
+    if unknown or (shares and not sum(shares.values()) > 0):
+        raise DataError(
+            f"cannot split by {dict(shares or {})}", fix=f"give shares above 0 for some of {', '.join(SPLIT_NAMES)}"
+        )
+
+
 def _build(
     source: Source,
     fields: FieldMap,
@@ -145,9 +160,10 @@ def _build(
             [row.values.get("group") for row in kept] if "group" in fields.columns else None,
         )
         splits = assign_splits(groups, seed, dict(shares) if shares else None)
+        layout = _layout(kept, money, fields)
         for name in SPLIT_NAMES:
             chosen = [index for index, split in enumerate(splits) if split == name]
-            _write_split(folder, name, [kept[i] for i in chosen], [groups[i] for i in chosen], money, fields, pictures)
+            _write_split(folder, name, [kept[i] for i in chosen], [groups[i] for i in chosen], layout, pictures)
     staged.unlink()
     _write_quarantine(folder, quarantine)
     crops, median_picture = choose_num_crops([row.size for row in kept])
@@ -224,7 +240,13 @@ def _locations(row: Mapping[str, Any], fields: FieldMap) -> list[Any]:
     value = fields.value(row, "image")
     if value is None:
         return []
-    return list(value) if isinstance(value, list | tuple) else [value]
+    places = list(value) if isinstance(value, list | tuple) else [value]
+    # An image column may hold addresses instead of bytes.
+    is_address = [isinstance(place, Mapping) and not place.get("bytes") for place in places]
+    return [
+        place["path"] if found and "://" in str(place.get("path")) else place
+        for place, found in zip(places, is_address, strict=True)
+    ]
 
 
 def _download(chunk: Sequence[tuple[int, dict[str, Any]]], fields: FieldMap, policy: FetchPolicy) -> dict[str, Any]:
@@ -241,7 +263,8 @@ def _read_row(
     Raises:
         RowProblem: the first thing that is wrong with it.
     """
-    values: dict[str, Any] = {"id": str(fields.value(row, "id") or f"row-{number}")}
+    identifier = fields.value(row, "id")
+    values: dict[str, Any] = {"id": f"row-{number}" if identifier is None else str(identifier)}
     for field in ("title", "category", "currency", "group"):
         if field in fields.columns:
             value = fields.value(row, field)
@@ -269,6 +292,9 @@ def _read_row(
         for name, value in row.items()
         if not (name in image_columns and not isinstance(value, str))
     }
+    for name, value in (values | extra).items():
+        if isinstance(value, str) and not _is_unicode(value):
+            raise RowProblem("bad_text", f"{name} holds half characters (lone surrogates): {value[:100]!r}")
     truth = (source.truth or {}).get(number, {})
     kept = {
         "row": number,
@@ -281,11 +307,21 @@ def _read_row(
     return kept, [picture.data for picture in prepared]
 
 
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _picture_bytes(place: Any, source: Source, downloads: Mapping[str, Any]) -> bytes:
+    is_hub_file = False
     if isinstance(place, Mapping):
         if place.get("bytes"):
             return bytes(place["bytes"])
         place = place.get("path")
+        is_hub_file = source.folder is None and isinstance(place, str) and _is_in_hub_cache(Path(place))
     if not isinstance(place, str):
         raise RowProblem("no_image", f"{type(place).__name__} is no path, URL or picture")
     if "://" in place:
@@ -293,13 +329,27 @@ def _picture_bytes(place: Any, source: Source, downloads: Mapping[str, Any]) -> 
         if result.data is None:
             raise RowProblem(result.reason, f"{place[:200]}: {result.detail}")
         return bytes(result.data)
+    if source.folder is None and not is_hub_file:
+        # Otherwise a table from the Hub could put any picture of this machine into the data set.
+        raise RowProblem("missing_file", f"a table of the Hub cannot name a file of this machine: {place[:200]}")
     path = Path(place) if source.folder is None else source.folder / place
     try:
         if not path.is_file():
             raise RowProblem("missing_file", f"no picture at {place[:200]}")
         return read_bytes(path)
+    except PictureError:
+        raise  # a ValueError too, with a reason of its own
     except (OSError, ValueError) as error:
         raise RowProblem("missing_file", f"cannot read {place[:200]!r}: {error}") from None
+
+
+def _is_in_hub_cache(path: Path) -> bool:
+    """Whether a file lies where `datasets` puts what it downloads."""
+    from datasets import config
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folders = (config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, HF_HUB_CACHE)
+    return any(path.resolve().is_relative_to(Path(folder).resolve()) for folder in folders)
 
 
 def _refuse_bad_sources(
@@ -317,7 +367,7 @@ def _refuse_bad_sources(
         f"{len(quarantine)} of {total} rows cannot be used: "
         + ", ".join(f"{count} {reason}" for reason, count in causes),
         where=f"{source.name}\n{examples}",
-        fix=f"mend these rows, or accept the loss: --max-quarantined {share:g}",
+        fix=f"mend these rows, or accept the loss: --max-quarantined {share:g}" if kept else "mend the table",
     )
 
 
@@ -353,51 +403,62 @@ def choose_num_crops(sizes: Sequence[tuple[int, int]]) -> tuple[int, tuple[int, 
     return min(MAX_CROPS, math.ceil(width / CROP_PX) * math.ceil(height / CROP_PX)), (width, height)
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """Columns that all splits share: `datasets` opens them as one table."""
+
+    fields: frozenset[str]
+    currency: str | None
+    has_several_pictures: bool
+    extra: dict[str, pa.DataType]
+
+
+def _layout(kept: Sequence[_Kept], currency: str | None, fields: FieldMap) -> _Layout:
+    names = dict.fromkeys(name for row in kept for name in row.extra)
+    return _Layout(
+        fields=frozenset(fields.columns),
+        currency=currency,
+        has_several_pictures=any(len(row.pictures) > 1 for row in kept),
+        extra={name: _type_of([row.extra.get(name) for row in kept]) for name in names},
+    )
+
+
 def _write_split(
     folder: Path,
     name: str,
     rows: Sequence[_Kept],
     groups: Sequence[str],
-    currency: str | None,
-    fields: FieldMap,
+    layout: _Layout,
     staged: BinaryIO,
 ) -> None:
     """Write one split in shards, pictures inside, with the Image feature that `datasets` shows."""
     num_shards = math.ceil(len(rows) / ROWS_PER_SHARD)
-    several = any(len(row.pictures) > 1 for row in rows)
     for shard in range(num_shards):
         part = slice(shard * ROWS_PER_SHARD, (shard + 1) * ROWS_PER_SHARD)
-        table = _table(rows[part], groups[part], currency, fields, several, staged)
+        table = _table(rows[part], groups[part], layout, staged)
         pq.write_table(table, folder / f"{name}-{shard:05d}-of-{num_shards:05d}.parquet", row_group_size=256)
 
 
-def _table(
-    rows: Sequence[_Kept],
-    groups: Sequence[str],
-    currency: str | None,
-    fields: FieldMap,
-    several: bool,
-    staged: BinaryIO,
-) -> pa.Table:
+def _table(rows: Sequence[_Kept], groups: Sequence[str], layout: _Layout, staged: BinaryIO) -> pa.Table:
     image_type = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     pictures = [[{"bytes": _staged_bytes(staged, place), "path": None} for place in row.pictures] for row in rows]
     columns: dict[str, pa.Array] = {"id": pa.array([row.values["id"] for row in rows], pa.string())}
     features: dict[str, Any] = {"id": _value_feature("string")}
-    if several:
+    if layout.has_several_pictures:
         columns["images"] = pa.array(pictures, pa.list_(image_type))
         features["images"] = {"feature": {"_type": "Image"}, "_type": "List"}
     else:
         columns["image"] = pa.array([row[0] for row in pictures], image_type)
         features["image"] = {"_type": "Image"}
     for field in ("title", "category"):
-        if field in fields.columns:
+        if field in layout.fields:
             columns[field] = pa.array([row.values[field] for row in rows], pa.string())
-    if "price" in fields.columns:
+    if "price" in layout.fields:
         columns["price"] = pa.array([row.values["price"] for row in rows], pa.float64())
-    columns["currency"] = pa.array([currency] * len(rows), pa.string())
+    columns["currency"] = pa.array([layout.currency] * len(rows), pa.string())
     columns["group"] = pa.array(list(groups), pa.string())
-    for name in dict.fromkeys(name for row in rows for name in row.extra):
-        columns[name] = _typed([row.extra.get(name) for row in rows])
+    for name, kind in layout.extra.items():
+        columns[name] = _column([row.extra.get(name) for row in rows], kind)
     for name, column in columns.items():
         features.setdefault(name, _value_feature(str(column.type).replace("double", "float64")))
     table = pa.table(columns)
@@ -413,20 +474,31 @@ def _value_feature(dtype: str) -> dict[str, str]:
     return {"dtype": dtype, "_type": "Value"}
 
 
-def _typed(values: Sequence[Any]) -> pa.Array:
-    """A column of the source as whole numbers, numbers, or text; text like 007 stays text."""
+def _type_of(values: Sequence[Any]) -> pa.DataType:
+    """Whole numbers, numbers, or text. Text like 007, 1e5 or 1_000 stays text, a number is never rounded."""
     present = [value for value in values if not is_missing(value)]
-    for kind, arrow in ((int, pa.int64()), (float, pa.float64())):
-        try:
-            converted = [kind(value) for value in present]
-        except (TypeError, ValueError):
-            continue
-        is_text = any(isinstance(value, str) for value in present)
-        exact = not is_text or kind is float or all(str(c) == v for c, v in zip(converted, present, strict=True))
-        padded = is_text and any(isinstance(v, str) and v[:1] == "0" and v[1:2].isdigit() for v in present)
-        if present and exact and not padded and all(math.isfinite(c) and abs(c) < 2**63 for c in converted):
-            return pa.array([None if is_missing(value) else kind(value) for value in values], arrow)
-    return pa.array([None if value is None else str(value) for value in values], pa.string())
+    if present and all(_is_whole(value) for value in present):
+        return pa.int64()
+    return pa.float64() if present and all(_is_number(value) for value in present) else pa.string()
+
+
+def _is_whole(value: Any) -> bool:
+    if isinstance(value, str):
+        return WHOLE_TEXT.fullmatch(value) is not None
+    return isinstance(value, int) and abs(value) < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, str):
+        return NUMBER_TEXT.fullmatch(value) is not None
+    return isinstance(value, int | float | Decimal) and -(2**53) < value < 2**53
+
+
+def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_string(kind):
+        return pa.array([None if value is None else str(value) for value in values], kind)
+    convert = int if pa.types.is_integer(kind) else float
+    return pa.array([None if is_missing(value) else convert(value) for value in values], kind)
 
 
 def _write_quarantine(folder: Path, quarantine: Sequence[tuple[int, str, str]]) -> None:

@@ -89,6 +89,9 @@ class Task:
             raise ConfigError("a task needs at least one field", fix="for example fields: [title, category, price]")
         if len(set(self.fields)) != len(self.fields):
             raise ConfigError(f"a field is named twice: {', '.join(self.fields)}")
+        labels = [self.label(field) for field in self.fields]
+        if len(set(labels)) != len(labels):
+            raise ConfigError(f"two fields would have one name in the answer: {', '.join(labels)}")
 
     def user_text(self, num_images: int = 1) -> str:
         """Picture tags and the question, as the origin's prompt has them (no newline after the tag)."""

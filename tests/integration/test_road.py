@@ -1,0 +1,189 @@
+"""The real commands' functions, end to end on a very small model: sample, build, train, evaluate, predict."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import tiny_backbone
+
+from appraiser import Predictor, build_dataset, evaluate, make_catalogue, train
+from appraiser.batch_predict import predict_source, write_rows
+from appraiser.config import config_from, load_config
+from appraiser.data.dataset import open_dataset
+from appraiser.errors import CheckpointError, ConfigError, DataError
+from appraiser.evaluation.evaluate import save_result
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, a catalogue of 120 products at 64 px and its data set."""
+    root = tmp_path_factory.mktemp("road")
+    tiny_backbone(root / "model")
+    make_catalogue(root / "catalogue", 120, seed=3, size=64)
+    build_dataset(root / "catalogue", root / "dataset")
+    return root
+
+
+def settings(place: Path, out: str, **sections: dict[str, Any]) -> Any:
+    base: dict[str, dict[str, Any]] = {
+        "model": {"base": str(place / "model")},
+        "adapter": {"kind": "none"},
+        "optim": {"learning_rate": 1e-3},
+        "data": {"dataset": str(place / "dataset")},
+        "run": {"out": str(place / out), "steps": 4, "batch_size": 4, "micro_batch_size": 2, "eval_every": 2,
+                "eval_records": 2, "log_every": 1},
+        "tracking": {"wandb": "off"},
+    }  # fmt: skip
+    for name, values in sections.items():
+        base[name] |= values
+    return config_from(base, "test")
+
+
+@pytest.fixture(scope="module")
+def run(place: Path) -> Path:
+    summary = train(settings(place, "run"))
+    assert summary.steps == 4
+    return summary.out
+
+
+def test_a_run_leaves_what_the_contract_names(run: Path, place: Path) -> None:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["train/loss"] for line in lines if "train/loss" in line]
+    assert len(losses) == 4
+    assert all(math.isfinite(loss) for loss in losses)
+    assert any("eval/score" in line for line in lines)
+    assert (run / "samples.jsonl").stat().st_size > 0
+    assert load_config(run / "config.yaml") == settings(place, "run")
+    for name in ("best", "last"):
+        assert (run / name).is_symlink()
+        assert (run / name / "model.safetensors").is_file()
+    assert not list((run / "checkpoints").glob(".*"))
+
+
+def test_training_moves_every_part_but_the_unused_block(run: Path, place: Path) -> None:
+    from safetensors.torch import load_file
+
+    before, after = load_file(place / "model/model.safetensors"), load_file(run / "last/model.safetensors")
+    assert before.keys() == after.keys()
+    still = {name for name in before if torch.equal(before[name], after[name])}
+    assert still
+    assert all(".encoder.layers." in name or "post_layernorm" in name for name in still)
+
+
+def test_evaluation_fills_the_report(run: Path, place: Path) -> None:
+    result = evaluate(run, place / "dataset")
+    scores = result.scores
+    assert scores["n"] == len(open_dataset(place / "dataset").split("test"))
+    for part in (scores, scores["before"], *scores["controls"].values()):
+        for metric in ("median_ape", "mae", "within_10", "within_20", "rmsle"):
+            assert set(part["price"][metric]) == {"value", "low", "high"}
+        assert {"exact", "chrf", "visible_words"} <= set(part["title"])
+        assert {"accuracy", "macro_f1"} <= set(part["category"])
+    assert set(scores["controls"]) == {"shuffled", "same_category", "blank"}
+    assert {"global_median", "category_median", "knn", "ridge"} <= set(scores["baselines"])
+    # The oracle knows the rule, not the noise: sigma 0.12 is about 8 % in the median.
+    assert scores["oracle"]["price"]["median_ape"]["value"] < 0.25
+    page = save_result(result, place / "report")
+    assert json.loads((place / "report/report.json").read_text())["n"] == scores["n"]
+    assert "http" not in page.read_text().split("<body")[0].replace("http-equiv", "")
+
+
+def test_prediction_of_a_picture_a_folder_and_a_table(run: Path, place: Path) -> None:
+    pictures = sorted((place / "catalogue/images").iterdir())
+    [one] = predict_source(run, pictures[0])
+    assert set(one) >= {"picture", "text", "parsed", "confidence"}
+    assert 0 < one["confidence"] <= 1
+    rows = predict_source(run, place / "catalogue" / "products.csv")
+    assert len(rows) == 120
+    assert rows[0]["text"] == one["text"]
+    for suffix in ("csv", "jsonl", "parquet"):
+        write_rows(rows, place / f"out.{suffix}")
+        assert (place / f"out.{suffix}").stat().st_size > 0
+
+
+def test_an_unreadable_picture_costs_one_row(run: Path, place: Path, tmp_path: Path) -> None:
+    good = sorted((place / "catalogue/images").iterdir())[0]
+    (tmp_path / "a.jpg").write_bytes(good.read_bytes())
+    (tmp_path / "b.jpg").write_bytes(good.read_bytes()[:500])
+    rows = predict_source(run, tmp_path)
+    assert [("error" in row) for row in rows] == [False, True]
+    assert "truncated" in rows[1]["error"]
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft 0.21 asks transformers 5.23
+def test_a_lora_run_trains_its_adapter_and_is_loaded_again(place: Path) -> None:
+    config = settings(place, "lora", adapter={"kind": "lora", "rank": 4, "alpha": 8}, optim={"learning_rate": 1e-2})
+    train(config)
+    files = {path.name for path in (place / "lora/best").iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "appraiser.json", "preprocessor_config.json"} <= files
+    predictor = Predictor.load(place / "lora")
+    assert predictor.trained.base == str(place / "model")
+    tuned = [name for name, value in predictor.backbone.model.named_parameters() if "lora_B" in name and value.any()]
+    for part in (".img_processor.", ".img_projection.", ".layers.0.mlp."):
+        assert any(part in name for name in tuned), part
+
+
+def test_micro_batches_do_not_change_the_run(place: Path) -> None:
+    from safetensors.torch import load_file
+
+    for name, micro in (("one", 4), ("four", 1)):
+        train(settings(place, name, run={"steps": 2, "micro_batch_size": micro}))
+    one, four = (load_file(place / name / "last/model.safetensors") for name in ("one", "four"))
+    # AdamW divides by the gradient's own size, so roundings near zero show up at the size of the learning rate.
+    worst = max(float((one[name] - four[name]).abs().max()) for name in one)
+    assert worst < 2e-4
+
+
+def test_a_run_is_repeated_exactly_by_its_config(place: Path, run: Path) -> None:
+    from safetensors.torch import load_file
+
+    again = load_config(run / "config.yaml", [f"run.out={json.dumps(str(place / 'again'))}"])
+    train(again)
+    first, second = load_file(run / "last/model.safetensors"), load_file(place / "again/last/model.safetensors")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_never_overwrites_another(run: Path, place: Path) -> None:
+    with pytest.raises(ConfigError, match="exists and is not empty"):
+        train(settings(place, "run"))
+
+
+def test_w_and_b_mirrors_offline(place: Path) -> None:
+    pytest.importorskip("wandb")
+    train(settings(place, "tracked", run={"steps": 1}, tracking={"wandb": "offline"}))
+    assert list((place / "tracked/wandb").rglob("run-*.wandb"))
+
+
+def test_calibration_is_written_beside_the_best_weights(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import appraiser.training.trainer as trainer
+
+    monkeypatch.setattr(trainer, "conformal_quantile", lambda residuals: 0.5)
+    train(settings(place, "calibrated", run={"steps": 1}))
+    assert Predictor.load(place / "calibrated").trained.interval_80_log == 0.5
+
+
+def test_a_data_set_without_prices_and_titles_works(place: Path) -> None:
+    build_dataset(place / "catalogue", place / "categories", mapping={"title": [], "price": [], "currency": []})
+    config = settings(place, "sorter", data={"dataset": str(place / "categories")}, run={"steps": 1})
+    train(config)
+    scores = evaluate(place / "sorter", place / "categories").scores
+    assert "price" not in scores
+    assert "title" not in scores
+    assert "accuracy" in scores["category"]
+
+
+def test_a_run_without_a_checkpoint_says_so(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("{}")
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(CheckpointError, match="no best checkpoint"):
+        Predictor.load(tmp_path)
+
+
+def test_an_unknown_split_is_an_error(run: Path, place: Path) -> None:
+    with pytest.raises(DataError, match="no split 'tets'"):
+        evaluate(run, place / "dataset", "tets")

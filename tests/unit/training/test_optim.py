@@ -1,0 +1,46 @@
+"""Schedule, parameter groups, record order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from tiny import tiny_backbone
+
+from appraiser.training.optim import build_optimizer, schedule_factor
+from appraiser.training.trainer import record_order
+
+
+def test_schedule_warms_up_peaks_and_ends_where_asked() -> None:
+    factors = [schedule_factor(step, 100, 10, final=0.1) for step in range(101)]
+    assert factors[0] == pytest.approx(1 / 11)
+    assert max(factors) == pytest.approx(1.0)
+    assert factors.index(max(factors)) == 10
+    assert factors[100] == pytest.approx(0.1)
+    assert all(later <= earlier for earlier, later in zip(factors[10:], factors[11:], strict=False))
+
+
+def test_every_trained_parameter_is_in_exactly_one_group(tmp_path: Path) -> None:
+    model = tiny_backbone(tmp_path / "m").model
+    optimizer = build_optimizer(model, learning_rate=1e-3, vision_learning_rate=1e-4, weight_decay=0.1)
+    counts = Counter(id(p) for group in optimizer.param_groups for p in group["params"])
+    assert counts == Counter(id(p) for p in model.parameters())
+    rates = {
+        group["lr"] for group in optimizer.param_groups for p in group["params"]
+        if p is model.model.vision_embed_tokens.img_processor.vision_model.pre_layrnorm.weight
+    }  # fmt: skip
+    assert rates == {1e-4}
+    undecayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] == 0 for p in group["params"]}
+    assert id(model.model.norm.weight) in undecayed
+    assert id(model.model.vision_embed_tokens.sub_GN) in undecayed
+    assert id(model.lm_head.weight) not in undecayed
+
+
+def test_each_epoch_holds_every_record_once_in_an_order_of_its_own() -> None:
+    order = list(islice(record_order(17, seed=3), 51))
+    epochs = [order[:17], order[17:34], order[34:]]
+    assert all(sorted(epoch) == list(range(17)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert order == list(islice(record_order(17, seed=3), 51))
