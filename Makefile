@@ -18,7 +18,7 @@ demo: .venv/installed  ## sample, build, train, evaluate, predict on the embedde
 	$(BIN)/appraiser demo --out runs/demo
 
 clean-demo:  ## remove the demo's run, so that it can run again
-	rm -rf runs/demo
+	rm -rf runs/demo runs/demo-data
 
 test: .venv/installed  ## all tests but the slow ones
 	$(TEST_ENV) $(BIN)/python -m pytest -q -m "not slow and not gpu"

@@ -55,7 +55,7 @@ class Mode:
     crops: int
     dtype: str
     batch: int = 1
-    attention: str = "sdpa"
+    attention: str = "blocks"
     kept: bool = False
 
     @property
@@ -308,7 +308,7 @@ def main() -> None:
     parser.add_argument("--crops", help="crop budgets, comma-separated (bench: 4,16; tiny: 1)")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--tasks", default="train,generate")
-    parser.add_argument("--attention", help="ours, comma-separated (bench: sdpa; tiny: eager,sdpa)")
+    parser.add_argument("--attention", help="ours, comma-separated (bench: blocks; tiny: eager,sdpa)")
     parser.add_argument("--pictures", type=int, help="timed pictures per process (bench: 4, tiny: 64)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -322,7 +322,7 @@ def main() -> None:
     tiny = arguments.config == "tiny"
     crops = [int(count) for count in (arguments.crops or ("1" if tiny else "4,16")).split(",")]
     num_pictures = arguments.pictures or (64 if tiny else 4)
-    attentions = (arguments.attention or ("eager,sdpa" if tiny else "sdpa")).split(",")
+    attentions = (arguments.attention or ("eager,sdpa" if tiny else "blocks")).split(",")
     rows = modes(arguments.config, crops, arguments.dtype, arguments.tasks.split(","), attentions)
     results: dict[Mode, list[Facts]] = {mode: [] for mode in rows}
     for repeat in range(arguments.repeats):

@@ -131,6 +131,9 @@ def build(
     num_crops: Annotated[
         int | None, typer.Option(min=1, max=16, help="Crop budget; chosen from the sizes if unset.")
     ] = None,
+    shares: Annotated[
+        list[str], typer.Option("--share", help="split=share, e.g. test=1 to only score; default 80/5/5/10 %.")
+    ] = [],  # noqa: B006
     max_quarantined: Annotated[float, typer.Option(min=0, max=1, help="Share of rows that may be left out.")] = 0.05,
     allow_private: Annotated[list[str], typer.Option(help="HOST:PORT of your own picture server.")] = [],  # noqa: B006
     as_json: Json = False,
@@ -151,6 +154,7 @@ def build(
             seed=seed,
             num_crops=num_crops,
             max_quarantined=max_quarantined,
+            shares=_shares(shares),
             fetch=FetchPolicy(allow_private=frozenset(allow_private)),
             progress=report,
         )
@@ -167,6 +171,17 @@ def build(
         f"Pictures are {manifest.median_picture[0]} x {manifest.median_picture[1]} px (median): {manifest.num_crops} "
         f"crop(s) each.\nTry: appraiser train {out} --recipe demo --out runs/first",
     )
+
+
+def _shares(pairs: list[str]) -> dict[str, float] | None:
+    shares: dict[str, float] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        try:
+            shares[name] = float(value)
+        except ValueError:
+            raise ConfigError(f"cannot read --share {pair!r}", fix="write --share split=number, e.g. test=1") from None
+    return shares or None
 
 
 def _mapping(pairs: list[str]) -> dict[str, list[str]]:

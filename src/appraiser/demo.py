@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ NUM_SHOWN = 3
 
 
 def run_demo(out: Path, rows: int, minutes: float, as_json: bool) -> None:
-    """Sample, build, train, evaluate, predict; leaves catalogue, data set, checkpoints and report in `out`."""
+    """Sample, build, train, evaluate, predict; leaves the run in `out`, catalogue and data set in `out`-data."""
     from appraiser.cli import _stages, _train, drawing_workers, progress_bar, score_table, stderr
     from appraiser.data.build import build_dataset
     from appraiser.data.pictures import decode
@@ -27,10 +25,12 @@ def run_demo(out: Path, rows: int, minutes: float, as_json: bool) -> None:
     from appraiser.evaluation.evaluate import evaluate, save_result
     from appraiser.predict import Predictor
 
-    if out.is_file() or (out.exists() and any(out.iterdir())):
-        raise ConfigError(
-            f"{out} exists and is not empty", fix=f"remove it, or name another: appraiser demo --out {out}-2"
-        )
+    material = out.with_name(f"{out.name}-data")
+    for folder in (out, material):
+        if folder.is_file() or (folder.exists() and any(folder.iterdir())):
+            raise ConfigError(
+                f"{folder} exists and is not empty", fix=f"remove it, or name another run: appraiser demo --out {out}-2"
+            )
 
     def say(text: str) -> None:
         stderr.print(text, highlight=False, markup=False)
@@ -41,35 +41,23 @@ def run_demo(out: Path, rows: int, minutes: float, as_json: bool) -> None:
     def lap(name: str) -> None:
         times[name] = round(time.monotonic() - started - sum(times.values()), 1)
 
-    # Catalogue and data set are made beside the run and moved into it: the run folder must be empty to start with.
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as work:
-        catalogue, dataset = Path(work) / "catalogue", Path(work) / "dataset"
-        say(f"1/5  drawing {rows} products")
-        with progress_bar("drawing", rows) as report:
-            summary = make_catalogue(catalogue, rows, num_workers=drawing_workers(None, rows), progress=report)
-        lap("sample")
-        say("2/5  building the data set")
-        with progress_bar("building", rows) as report:
-            manifest = build_dataset(catalogue, dataset, progress=report)
-        lap("build")
-        say(f"     {manifest.splits['train']} to learn from, {manifest.splits['test']} held out, by product group")
-        say("3/5  fine-tuning phi3v-tiny")
-        config = load_config(
-            "demo",
-            [
-                f"data.dataset={json.dumps(str(dataset))}",
-                f"run.out={json.dumps(str(out))}",
-                f"run.max_minutes={minutes}",
-            ],
-        )
-        run = _train(config)
-        lap("train")
-        shutil.move(str(catalogue), out / "catalogue")
-        shutil.move(str(dataset), out / "dataset")
+    catalogue, dataset = material / "catalogue", material / "dataset"
+    say(f"1/5  drawing {rows} products")
+    with progress_bar("drawing", rows) as report:
+        summary = make_catalogue(catalogue, rows, num_workers=drawing_workers(None, rows), progress=report)
+    lap("sample")
+    say("2/5  building the data set")
+    with progress_bar("building", rows) as report:
+        manifest = build_dataset(catalogue, dataset, progress=report)
+    lap("build")
+    say(f"     {manifest.splits['train']} to learn from, {manifest.splits['test']} held out, by product group")
+    say("3/5  fine-tuning phi3v-tiny")
+    places = [f"data.dataset={json.dumps(str(dataset))}", f"run.out={json.dumps(str(out))}"]
+    run = _train(load_config("demo", [*places, f"run.max_minutes={minutes}"]))
+    lap("train")
     say("4/5  scoring on products it has never seen")
     with _stages() as stage:
-        result = evaluate(out, out / "dataset", progress=stage)
+        result = evaluate(out, dataset, progress=stage)
     page = save_result(result, out)
     lap("evaluate")
     say("5/5  three of them")

@@ -229,25 +229,24 @@ def _table_in(folder: Path) -> Path:
 def _read_csv(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, Any]]]]:
     csv.field_size_limit(MAX_CELL_CHARACTERS)
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    file = path.open(encoding="utf-8-sig", newline="")
-    try:
-        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-        columns = list(reader.fieldnames or [])
-    except UnicodeDecodeError:
-        file.close()
-        raise _not_utf8(path) from None
-    except csv.Error as error:
-        file.close()
-        raise DataError(f"{path.name} cannot be read: {error}", fix="save it as UTF-8 comma-separated text") from None
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        try:
+            columns = list(csv.DictReader(file, delimiter=delimiter, strict=True).fieldnames or [])
+        except UnicodeDecodeError:
+            raise _not_utf8(path) from None
+        except csv.Error as error:
+            raise DataError(
+                f"{path.name} cannot be read: {error}", fix="save it as UTF-8 comma-separated text"
+            ) from None
     twice = [name for name, count in Counter(columns).items() if count > 1]
     if not columns or twice:
-        file.close()
         what = f"names a column twice: {', '.join(map(repr, twice))}" if twice else "is empty"
         raise DataError(f"{path.name} {what}", fix="the first line names the columns, each once")
 
     def rows() -> Iterator[tuple[int, dict[str, Any]]]:
         number = 0
-        with file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
             try:
                 for number, row in enumerate(reader, start=1):
                     if None in row:
@@ -263,7 +262,7 @@ def _read_csv(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, Any]
             except csv.Error as error:
                 raise DataError(
                     f"cannot read on after row {number}: {error}",
-                    where=f"{path.name}, line {reader.line_num}",
+                    where=f"{path.name}, line {reader.reader.line_num}",
                     fix="save the table as UTF-8 with complete quotes",
                 ) from None
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from appraiser import __version__
 from appraiser.backbone import load
+from appraiser.config import RunConfig, load_config
 from appraiser.data.dataset import ProductDataset, open_dataset
 from appraiser.data.pictures import decode
 from appraiser.data.records import ProductRecord
@@ -142,7 +143,7 @@ def evaluate(
     if with_baselines or before:
         base_backbone = load(base, num_crops=predictor.backbone.num_crops) if base else predictor.backbone
         if with_baselines:
-            scores["baselines"] = baselines(data.split("train"), records, base_backbone)
+            scores["baselines"] = baselines(_reference(model, data).split("train"), records, base_backbone)
         if before and base:
             untrained = Predictor(base_backbone, predictor.trained.model_copy(update={"interval_80_log": None}))
             scores["before"] = score_predictions(records, answer("before fine-tuning", own, untrained), fields)
@@ -154,15 +155,33 @@ def evaluate(
     return result
 
 
+def _reference(model: str | Path | Predictor, data: ProductDataset) -> ProductDataset:
+    """The data set whose training products the baselines know: this one, or the run's own where it has none."""
+    if data.manifest.splits.get("train", 0) > 0:
+        return data
+    config = config_of(model)
+    if config is None:
+        raise DataError(
+            f"{data.folder} has no training products for the baselines",
+            fix="evaluate a run whose own data set is still there, or pass with_baselines=False",
+        )
+    return open_dataset(config.data.dataset)
+
+
 def base_of(model: str | Path | Predictor) -> str | None:
-    """The model that a run started from, from the run's own config; None if unknown."""
+    """The model that a run started from; None if unknown."""
+    config = config_of(model)
+    return None if config is None else config.model.base
+
+
+def config_of(model: str | Path | Predictor) -> RunConfig | None:
+    """The settings of the run that a model belongs to; None for models that are no run's."""
     if isinstance(model, Predictor):
         return None
-    for folder in (Path(model), Path(checkpoint_folder(model)), *Path(checkpoint_folder(model)).resolve().parents[:2]):
+    checkpoint = Path(checkpoint_folder(model)).resolve()
+    for folder in (Path(model), *checkpoint.parents[:2]):
         if (folder / "config.yaml").is_file():
-            from appraiser.config import load_config
-
-            return load_config(folder / "config.yaml").model.base
+            return load_config(folder / "config.yaml")
     return None
 
 
