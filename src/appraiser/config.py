@@ -72,6 +72,8 @@ class OptimConfig(Section):
     """Peak rate; 2e-4 is the published recipe's for LoRA, 5e-6 to 5e-5 for full training of the real model."""
     tower_learning_rate: NonNegativeFloat | None = None
     """Rate of the tower; unset: the same."""
+    muon_learning_rate: PositiveFloat | None = None
+    """Rate of Muon for the matrices inside blocks; unset: AdamW for everything. Only for training of all weights."""
     weight_decay: NonNegativeFloat = 0.0
     beta2: PositiveFloat = 0.999
     warmup_share: NonNegativeFloat = 0.03
@@ -148,6 +150,8 @@ class RunConfig(Section):
             )
         if self.optim.learning_rate == 0:
             raise ValueError("optim.learning_rate is 0: nothing would be learned")
+        if self.adapter.kind != "none" and self.optim.muon_learning_rate is not None:
+            raise ValueError("optim.muon_learning_rate has no effect on adapters: unset it, or set adapter.kind=none")
         if self.adapter.kind != "none" and not self.adapter.parts:
             raise ValueError("adapter.parts is empty: nothing would be trained")
         return self

@@ -156,7 +156,7 @@ def bars(rows: Sequence[tuple[str, Score]], unit: Unit) -> str:
     parts = []
     for row, (name, score) in enumerate(rows):
         y = row * BAR_ROW
-        x = {key: min(score[key], top) / top * BAR_WIDTH for key in ("value", "low", "high")}  # type: ignore[literal-required]
+        x = {key: min(score[key], top) / top * BAR_WIDTH for key in ("value", "low", "high")}
         parts.append(
             f'<g class="{"own" if row == 0 else "other"}"><text x="0" y="{y + 13}">{escape(name)}</text>'
             f'<text class="value" x="{BAR_WIDTH}" y="{y + 13}" text-anchor="end">{number(score["value"], unit)}</text>'

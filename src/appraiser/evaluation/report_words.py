@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from appraiser.evaluation.metrics import Score
 
@@ -147,7 +147,7 @@ def unnamed(scores: dict[str, Any]) -> list[tuple[str, Score]]:
     """(path, score) of this model's metrics without words here: a new metric is shown before it is named."""
     known = {(metric.field, metric.key) for metric in (*METRICS, *MORE_METRICS)}
     return [
-        (f"{field}.{key}", score)
+        (f"{field}.{key}", cast(Score, score))
         for field, part in scores.items()
         if isinstance(part, dict)
         for key, score in part.items()

@@ -28,7 +28,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim import AdamW, Optimizer
 
 from appraiser.backbone import IGNORE_INDEX, Backbone, Views, load
 from appraiser.data.batches import Batch, Example, collate
@@ -38,7 +37,7 @@ from appraiser.pretraining.questions import ask, main_question
 from appraiser.pretraining.scenes import PARTS, Scene, render, scene_for
 from appraiser.pretraining.shapes import SHAPES
 from appraiser.pretraining.tokenizer import build_tokenizer
-from appraiser.training.optim import schedule_factor, set_learning_rate
+from appraiser.training.optim import build_optimizers, schedule_factor, set_learning_rate
 
 
 @dataclass(frozen=True)
@@ -238,26 +237,6 @@ def telling_loss(model: Phi3VForConditionalGeneration, batch: Batch) -> Tensor:
     return model(**batch.inputs, labels=batch.labels, answer_only=True, use_cache=False).loss
 
 
-def build_optimizers(modules: nn.Module, config: PretrainingConfig) -> list[Optimizer]:
-    """Muon for the matrices inside blocks and projector, AdamW for embeddings, heads, norms and biases.
-
-    Source: Jordan et al. 2024, Muon: an optimizer for hidden layers in neural networks.
-    """
-    inner = ("encoder.layers.", "img_projection.", "model.layers.")
-    named = [(name, parameter) for name, parameter in modules.named_parameters() if parameter.requires_grad]
-    hidden = [p for name, p in named if p.ndim == 2 and any(key in name for key in inner)]
-    chosen = {id(parameter) for parameter in hidden}
-    rest = [parameter for _, parameter in named if id(parameter) not in chosen]
-    optimizers: list[Optimizer] = [
-        torch.optim.Muon(hidden, lr=config.muon_learning_rate, weight_decay=config.weight_decay),
-        AdamW(rest, lr=config.adam_learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.95)),
-    ]
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
-    return optimizers
-
-
 def run_stage(
     name: str,
     modules: nn.Module,
@@ -268,7 +247,13 @@ def run_stage(
     progress: Callable[[str, dict[str, float]], None],
 ) -> None:
     """Plain training: warm-up, cosine, clipping."""
-    optimizers = build_optimizers(modules, config)
+    optimizers = build_optimizers(
+        modules,
+        learning_rate=config.adam_learning_rate,
+        muon_learning_rate=config.muon_learning_rate,
+        weight_decay=config.weight_decay,
+        betas=(0.9, 0.95),
+    )
     started, total, seen = time.monotonic(), 0.0, 0
     for step, batch in enumerate(batches):
         factor = schedule_factor(step, num_steps, config.warmup_steps, final=0.02)

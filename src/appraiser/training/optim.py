@@ -23,30 +23,55 @@ def is_vision(name: str) -> bool:
     return ".img_processor." in name
 
 
-def build_optimizer(
+def is_inner_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter is a matrix inside a block or the projector: neither embedding, head nor adapter."""
+    inside = ("encoder.layers.", "img_projection.", "model.layers.")
+    return parameter.ndim == 2 and any(key in name for key in inside) and "lora_" not in name
+
+
+def build_optimizers(
     model: nn.Module,
     *,
     learning_rate: float,
     vision_learning_rate: float | None = None,
+    muon_learning_rate: float | None = None,
     weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.999),
-) -> Optimizer:
-    """AdamW with decayed and undecayed groups; `initial_lr` of each group is what the schedule scales.
+) -> list[Optimizer]:
+    """AdamW with decayed and undecayed groups, and Muon for the inner matrices where its rate is given.
+
+    `initial_lr` of each group is the peak that the schedule scales.
 
     Args:
-        vision_learning_rate: rate of the tower; None for the same as everything else.
+        vision_learning_rate: AdamW's rate of the tower; None for the same as everything else.
+        muon_learning_rate: None: everything by AdamW.
+
+    Source of Muon: Jordan et al. 2024, an optimizer for the hidden layers of neural networks.
     """
+    named = list(trainable(model))
+    hidden = [p for name, p in named if muon_learning_rate is not None and is_inner_matrix(name, p)]
+    chosen = {id(parameter) for parameter in hidden}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in trainable(model):
-        key = (is_vision(name), parameter.ndim >= MIN_DECAYED_DIMENSIONS and "_GN" not in name)
-        groups.setdefault(key, []).append(parameter)
+    for name, parameter in named:
+        if id(parameter) not in chosen:
+            key = (is_vision(name), parameter.ndim >= MIN_DECAYED_DIMENSIONS and "_GN" not in name)
+            groups.setdefault(key, []).append(parameter)
     vision_rate = learning_rate if vision_learning_rate is None else vision_learning_rate
-    settings = []
-    for (vision, decayed), parameters in groups.items():
-        rate = vision_rate if vision else learning_rate
-        decay = weight_decay if decayed else 0.0
-        settings.append({"params": parameters, "lr": rate, "initial_lr": rate, "weight_decay": decay})
-    return AdamW(settings, betas=betas, fused=_can_fuse(model))
+    settings = [
+        {
+            "params": parameters,
+            "lr": vision_rate if vision else learning_rate,
+            "weight_decay": weight_decay if decayed else 0.0,
+        }
+        for (vision, decayed), parameters in groups.items()
+    ]
+    optimizers: list[Optimizer] = [AdamW(settings, betas=betas, fused=_can_fuse(model))] if settings else []
+    if hidden and muon_learning_rate is not None:
+        optimizers.append(torch.optim.Muon(hidden, lr=muon_learning_rate, weight_decay=weight_decay))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+    return optimizers
 
 
 def _can_fuse(model: nn.Module) -> bool:

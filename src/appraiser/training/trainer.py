@@ -33,7 +33,7 @@ from appraiser.evaluation.metrics import conformal_quantile
 from appraiser.predict import Prediction, Predictor, TrainedTask
 from appraiser.training.adapters import attach_lora
 from appraiser.training.checkpoint import rewrite_task, save_checkpoint
-from appraiser.training.optim import build_optimizer, schedule_factor, set_learning_rate, trainable
+from appraiser.training.optim import build_optimizers, schedule_factor, set_learning_rate, trainable
 from appraiser.training.preflight import PreflightReport, preflight
 from appraiser.training.tracking import Tracker
 
@@ -118,10 +118,11 @@ class Session:
         self.validation = data.split("val")
         self.validation_rows = _sample(len(self.validation), config.run.eval_records, config.run.seed)
         self.category_median_ape = category_median_ape(data.split("train"), self.validation)
-        self.optimizer = build_optimizer(
+        self.optimizers = build_optimizers(
             self.backbone.model,
             learning_rate=config.optim.learning_rate,
             vision_learning_rate=config.optim.tower_learning_rate,
+            muon_learning_rate=config.optim.muon_learning_rate,
             weight_decay=config.optim.weight_decay,
             betas=(0.9, config.optim.beta2),
         )
@@ -230,7 +231,8 @@ class Session:
         factor = schedule_factor(
             round(done * SCHEDULE_TICKS), SCHEDULE_TICKS, round(optim.warmup_share * SCHEDULE_TICKS), optim.final_share
         )
-        set_learning_rate(self.optimizer, factor)
+        for optimizer in self.optimizers:
+            set_learning_rate(optimizer, factor)
         # Sum here, divide once per step: micro-batches hold different numbers of supervised tokens.
         num_supervised = sum(batch.num_supervised for batch in batches)
         total = 0.0
@@ -255,8 +257,9 @@ class Session:
                 where=f"records {', '.join(ids[:8])}{' ...' if len(ids) > 8 else ''}",
                 fix="lower optim.learning_rate; the weights before this step are in the last checkpoint",
             )
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         pictures = sum(len(batch.inputs.get("image_sizes", ())) for batch in batches)
         tokens = sum(batch.num_tokens for batch in batches)
         return StepStats(total, norm, optim.learning_rate * factor, tokens, pictures)

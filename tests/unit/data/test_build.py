@@ -183,7 +183,8 @@ def test_missing_categories_fall_back_row_by_row(tmp_path):
     rows = shop(tmp_path, 4)
     levels = [("A", "B", "C"), ("A", "B", "N.A."), ("A", "N.A.", "N.A."), ("A", "", "C")]
     rows = [
-        {key: value for key, value in row.items() if key != "category"} | dict(zip(BURBERRY_CATEGORIES, level, strict=True))
+        {key: value for key, value in row.items() if key != "category"}
+        | dict(zip(BURBERRY_CATEGORIES, level, strict=True))
         for row, level in zip(rows, levels, strict=True)
     ]
     build_dataset(save(tmp_path, rows), tmp_path / "out")
@@ -205,7 +206,9 @@ def test_a_target_that_cannot_be_made_is_refused_and_left_alone(tmp_path, kind):
         out = tmp_path / "parent" / "out"
     error = error_of(lambda: build_dataset(path, out))
     assert isinstance(error, DataError)
-    assert "mine" in {file.read_text() for file in tmp_path.rglob("*") if file.is_file() and file.suffix in ("", ".txt")}
+    assert "mine" in {
+        file.read_text() for file in tmp_path.rglob("*") if file.is_file() and file.suffix in ("", ".txt")
+    }
     assert not list(tmp_path.rglob("*.building"))
 
 
@@ -319,7 +322,11 @@ def test_rows_with_several_pictures_keep_them_in_order_in_every_split(tmp_path, 
 
     rows = shop(tmp_path, 20)
     table = [
-        {"id": row["product_code"], "title": row["title"], "images": [f"{i}.jpg", f"{(i + 1) % 20}.jpg"][: 1 + (i == 0)]}
+        {
+            "id": row["product_code"],
+            "title": row["title"],
+            "images": [f"{i}.jpg", f"{(i + 1) % 20}.jpg"][: 1 + (i == 0)],
+        }
         for i, row in enumerate(rows)
     ]
     build_dataset(save(tmp_path, table, name), tmp_path / "out")
@@ -354,7 +361,13 @@ def test_addresses_inside_an_image_column_are_fetched(tmp_path, monkeypatch):
 
 
 def test_control_tokens_and_odd_characters_in_titles_are_kept_as_text(tmp_path):
-    titles = ["Bag <|end|> <|image_1|>", "Naïve 北京 👜 \u202eRTL", 'She said "no", twice', "Tab\tand\nbreak", "N\u0301o\u0308el"]
+    titles = [
+        "Bag <|end|> <|image_1|>",
+        "Naïve 北京 👜 \u202eRTL",
+        'She said "no", twice',
+        "Tab\tand\nbreak",
+        "N\u0301o\u0308el",
+    ]
     rows = shop(tmp_path, 5, title=dict(enumerate(titles)))
     build_dataset(save(tmp_path, rows), tmp_path / "out")
     kept = {record.id: record.title for record in records_of(tmp_path / "out").values()}
@@ -363,7 +376,11 @@ def test_control_tokens_and_odd_characters_in_titles_are_kept_as_text(tmp_path):
 
 def test_half_characters_are_quarantined_wherever_they_stand(tmp_path):
     rows = [
-        {"title": "Bag" + "\ud800" * (i == 1), "image": f"{i}.jpg" + "\udc00" * (i == 2), "note": "x" + "\ud83d" * (i == 3)}
+        {
+            "title": "Bag" + "\ud800" * (i == 1),
+            "image": f"{i}.jpg" + "\udc00" * (i == 2),
+            "note": "x" + "\ud83d" * (i == 3),
+        }
         for i, _ in enumerate(shop(tmp_path, 6))
     ]
     manifest = build_dataset(save(tmp_path, rows, "products.jsonl"), tmp_path / "out", max_quarantined=0.6)
@@ -417,7 +434,8 @@ def test_own_columns_keep_their_type_and_no_number_is_rounded(tmp_path):
 
 def test_a_column_that_is_numbers_in_one_split_and_text_in_another_is_text_in_all(tmp_path):
     rows = [
-        {"title": row["title"], "image": row["image"], "size": "38" if i else "M"} for i, row in enumerate(shop(tmp_path, 20))
+        {"title": row["title"], "image": row["image"], "size": "38" if i else "M"}
+        for i, row in enumerate(shop(tmp_path, 20))
     ]
     rows[3]["only_here"] = "yes"
     build_dataset(save(tmp_path, rows, "products.jsonl"), tmp_path / "out")
@@ -444,7 +462,9 @@ def test_other_shares_are_kept_and_unknown_splits_refused(tmp_path):
 
 def test_progress_counts_every_row(tmp_path):
     done = []
-    build_dataset(save(tmp_path, shop(tmp_path, 5, price={1: "x"})), tmp_path / "o", max_quarantined=1, progress=done.append)
+    build_dataset(
+        save(tmp_path, shop(tmp_path, 5, price={1: "x"})), tmp_path / "o", max_quarantined=1, progress=done.append
+    )
     assert done[-1] == 5
 
 

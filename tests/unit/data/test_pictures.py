@@ -208,7 +208,9 @@ def test_cmyk_is_within_3_of_255_of_the_colour_it_was_made_from():
     assert np.abs(np.array(flat.getpixel((4, 4))) - (0, 255, 255)).max() <= 3
 
 
-@pytest.mark.parametrize("profile", [b"garbage" * 40, ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()])
+@pytest.mark.parametrize(
+    "profile", [b"garbage" * 40, ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()]
+)
 def test_cmyk_with_a_damaged_or_wrong_profile_falls_back_to_the_plain_conversion(profile):
     cmyk = drawn().convert("CMYK")
     plain = decode(as_bytes(cmyk, "JPEG"))

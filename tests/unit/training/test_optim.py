@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
 from tiny import tiny_backbone
 
-from appraiser.training.optim import build_optimizer, schedule_factor
+from appraiser.training.optim import build_optimizers, schedule_factor
 from appraiser.training.trainer import record_order
 
 
@@ -19,12 +19,12 @@ def test_schedule_warms_up_peaks_and_ends_where_asked() -> None:
     assert max(factors) == pytest.approx(1.0)
     assert factors.index(max(factors)) == 10
     assert factors[100] == pytest.approx(0.1)
-    assert all(later <= earlier for earlier, later in zip(factors[10:], factors[11:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(factors[10:]))
 
 
 def test_every_trained_parameter_is_in_exactly_one_group(tmp_path: Path) -> None:
     model = tiny_backbone(tmp_path / "m").model
-    optimizer = build_optimizer(model, learning_rate=1e-3, vision_learning_rate=1e-4, weight_decay=0.1)
+    [optimizer] = build_optimizers(model, learning_rate=1e-3, vision_learning_rate=1e-4, weight_decay=0.1)
     counts = Counter(id(p) for group in optimizer.param_groups for p in group["params"])
     assert counts == Counter(id(p) for p in model.parameters())
     rates = {
@@ -36,6 +36,18 @@ def test_every_trained_parameter_is_in_exactly_one_group(tmp_path: Path) -> None
     assert id(model.model.norm.weight) in undecayed
     assert id(model.model.vision_embed_tokens.sub_GN) in undecayed
     assert id(model.lm_head.weight) not in undecayed
+
+
+def test_muon_takes_the_inner_matrices_and_adamw_the_rest(tmp_path: Path) -> None:
+    model = tiny_backbone(tmp_path / "m").model
+    adam, muon = build_optimizers(model, learning_rate=1e-3, muon_learning_rate=0.01)
+    taken = {id(p) for group in muon.param_groups for p in group["params"]}
+    assert id(model.model.layers[0].mlp.down_proj.weight) in taken
+    assert id(model.lm_head.weight) not in taken
+    assert id(model.model.embed_tokens.weight) not in taken
+    rest = {id(p) for group in adam.param_groups for p in group["params"]}
+    assert not taken & rest
+    assert len(taken | rest) == len(list(model.parameters()))
 
 
 def test_each_epoch_holds_every_record_once_in_an_order_of_its_own() -> None:

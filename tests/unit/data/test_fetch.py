@@ -1,0 +1,472 @@
+"""The guarded fetch: a bad server on loopback costs one row, and no address behind the guard is ever connected to."""
+
+import asyncio
+import csv
+import io
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from appraiser.data import fetch as fetch_module
+from appraiser.data.build import build_dataset
+from appraiser.data.dataset import open_dataset
+from appraiser.data.fetch import FetchPolicy, fetch_all, is_public
+
+
+def picture(number: int) -> bytes:
+    cells = np.random.default_rng(number).integers(0, 255, (9, 9, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(cells).resize((36, 36), Image.Resampling.NEAREST).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+class Shop(BaseHTTPRequestHandler):
+    """One path per way in which a picture server behaves."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        server = self.server
+        with server.lock:
+            server.asked[self.path] += 1
+            server.headers_seen.append(dict(self.headers))
+        try:
+            getattr(self, self.path.split("/")[1].split("?")[0].replace("-", "_"), self.missing)()
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
+
+    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def picture(self) -> None:
+        self.answer(200, picture(int(self.path.split("/")[2])), Content_Type="image/jpeg")
+
+    def html(self) -> None:
+        self.answer(200, b"<html>sold out</html>", Content_Type="text/html")
+
+    def missing(self) -> None:
+        self.answer(404)
+
+    def empty(self) -> None:
+        self.answer(204)
+
+    def unmodified(self) -> None:
+        self.answer(304)
+
+    def flaky(self) -> None:
+        busy = self.server.asked[self.path] <= 2
+        self.answer(503 if busy else 200, b"" if busy else b"at last")
+
+    def broken(self) -> None:
+        self.answer(500)
+
+    def busy(self) -> None:
+        self.answer(429, Retry_After="86400")
+
+    def loop(self) -> None:
+        self.answer(302, Location="/loop")
+
+    def hops(self) -> None:
+        left = int(self.path.split("/")[2])
+        self.answer(302, Location=f"/hops/{left - 1}" if left else "/picture/1")
+
+    def to(self) -> None:
+        self.answer(302, Location=self.server.redirect_to)
+
+    def endless(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.close_connection = True
+        for _ in range(2000):
+            self.wfile.write(b"x" * 65536)
+            self.server.sent += 65536
+
+    def lying(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "100000000000")
+        self.end_headers()
+        for _ in range(200):
+            self.wfile.write(b"x" * 65536)
+        self.close_connection = True
+
+    def short(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "500")
+        self.end_headers()
+        self.wfile.write(b"x" * 100)
+        self.close_connection = True
+
+    def drip(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "100000")
+        self.end_headers()
+        for _ in range(100):
+            if self.server.stop.wait(0.05):
+                break
+            self.wfile.write(b"x")
+            self.wfile.flush()
+        self.close_connection = True
+
+    def silent(self) -> None:
+        self.server.stop.wait(5)
+        self.close_connection = True
+
+    def nonsense(self) -> None:
+        self.wfile.write(b"\x00\x01\x02 not http\r\n\r\n")
+        self.close_connection = True
+
+    def gzip(self) -> None:
+        self.answer(200, b"\x1f\x8b compressed", Content_Encoding="gzip")
+
+    def cookie(self) -> None:
+        self.answer(200, b"ok", Set_Cookie="session=secret; Path=/")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Loopback(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Shop)
+        self.lock, self.stop = threading.Lock(), threading.Event()
+        self.asked: Counter[str] = Counter()
+        self.headers_seen: list[dict[str, str]] = []
+        self.connections = self.sent = 0
+        self.redirect_to = ""
+        self.port = self.server_address[1]
+
+    def get_request(self):
+        with self.lock:
+            self.connections += 1
+        return super().get_request()
+
+    def handle_error(self, *_: object) -> None:
+        pass
+
+
+def serving() -> Iterator[Loopback]:
+    server = Loopback()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    yield server
+    server.stop.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[Loopback]:
+    yield from serving()
+
+
+@pytest.fixture
+def canary() -> Iterator[Loopback]:
+    """A server that nobody may connect to."""
+    yield from serving()
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    """Retries wait a hundredth of what they would."""
+    sleep = asyncio.sleep
+    waits: list[float] = []
+
+    async def short(seconds, *rest):
+        waits.append(seconds)
+        await sleep(seconds / 100, *rest)
+
+    monkeypatch.setattr(fetch_module.asyncio, "sleep", short)
+    return waits
+
+
+def policy_for(*servers: Loopback, **limits) -> FetchPolicy:
+    return FetchPolicy(frozenset(f"127.0.0.1:{server.port}" for server in servers), **({"deadline_s": 5.0} | limits))
+
+
+def fetch(server: Loopback, path: str, **limits):
+    return fetch_all([f"http://127.0.0.1:{server.port}{path}"], policy_for(server, **limits))[0]
+
+
+def test_a_picture_comes_as_its_bytes_and_in_the_order_asked(server):
+    urls = [f"http://127.0.0.1:{server.port}/picture/{number}" for number in range(20)]
+    fetched = fetch_all(urls, policy_for(server))
+    assert [result.url for result in fetched] == urls
+    assert [result.data for result in fetched] == [picture(number) for number in range(20)]
+    assert all(result.reason is None for result in fetched)
+
+
+def test_only_what_a_fetch_needs_is_sent(server, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    assert fetch(server, "/picture/1").data
+    headers = {name.lower(): value for name, value in server.headers_seen[0].items()}
+    assert headers["host"] == f"127.0.0.1:{server.port}"
+    assert headers["accept-encoding"] == "identity"
+    assert "appraiser" in headers["user-agent"]
+    assert not {"authorization", "cookie", "proxy-authorization"} & set(headers)
+
+
+@pytest.mark.parametrize(
+    ("path", "reason", "detail", "times"),
+    [
+        ("/nothing", "http_4xx", "HTTP 404", 1),
+        ("/empty", "http_4xx", "HTTP 204", 1),
+        ("/unmodified", "http_4xx", "HTTP 304", 1),
+        ("/broken", "http_5xx", "HTTP 500", 3),
+        ("/busy", "http_5xx", "HTTP 429", 3),
+        ("/short", "connection", "", 3),
+        ("/nonsense", "connection", "RemoteProtocolError", 3),
+        ("/loop", "redirects", "more than 5 redirects", 6),
+    ],
+)
+def test_every_failure_has_a_reason_and_only_passing_ones_are_tried_again(server, path, reason, detail, times):
+    result = fetch(server, path)
+    assert (result.data, result.reason) == (None, reason)
+    assert detail in result.detail
+    assert server.asked[path] == times
+
+
+def test_a_server_that_recovers_is_waited_for(server, no_waiting):
+    assert fetch(server, "/flaky").data == b"at last"
+    assert server.asked["/flaky"] == 3
+    assert [wait for wait in no_waiting if wait >= 0.5] == [0.5, 1.0]
+
+
+def test_nothing_is_waited_for_after_the_last_try(server, no_waiting):
+    fetch(server, "/broken", num_retries=0)
+    assert [wait for wait in no_waiting if wait >= 0.5] == []
+
+
+def test_five_redirects_are_followed_and_six_are_not(server):
+    assert fetch(server, "/hops/4").data == picture(1)
+    assert fetch(server, "/hops/5").reason == "redirects"
+
+
+def test_a_redirect_to_another_private_address_is_refused_without_a_connection(server, canary):
+    for target in (
+        f"http://127.0.0.1:{canary.port}/picture/1",
+        f"//127.0.0.1:{canary.port}/picture/1",
+        f"http://localhost:{canary.port}/picture/1",
+        f"http://[::ffff:127.0.0.1]:{canary.port}/picture/1",
+        f"http://2130706433:{canary.port}/picture/1",
+        f"http://0.0.0.0:{canary.port}/picture/1",
+    ):
+        server.redirect_to = target
+        result = fetch(server, "/to")
+        assert result.reason == "blocked_address", target
+    assert canary.connections == 0
+
+
+@pytest.mark.parametrize(
+    "target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://user:word@127.0.0.1/", "gopher://x/", "http://[::1"]
+)
+def test_a_redirect_to_what_is_not_fetched_is_refused(server, target):
+    server.redirect_to = target
+    assert fetch(server, "/to", num_retries=0).reason in ("bad_url", "connection")
+
+
+def test_an_endless_body_is_cut_at_the_cap_and_no_more_is_read(server):
+    result = fetch(server, "/endless", max_bytes=2**20)
+    assert (result.data, result.reason) == (None, "too_large")
+    server.stop.wait(0.2)
+    assert server.sent < 30 * 2**20, "the rest of 125 MiB stays with the server"
+
+
+def test_a_length_that_lies_is_cut_at_the_cap_too(server):
+    assert fetch(server, "/lying", max_bytes=2**20).reason == "too_large"
+
+
+def test_a_body_at_the_cap_is_kept(server):
+    assert fetch(server, "/picture/1", max_bytes=len(picture(1))).data == picture(1)
+    assert fetch(server, "/picture/1", max_bytes=len(picture(1)) - 1).reason == "too_large"
+
+
+@pytest.mark.parametrize("path", ["/drip", "/silent"])
+def test_a_server_that_drips_or_says_nothing_is_left_at_the_deadline(server, path):
+    started = time.monotonic()
+    result = fetch(server, path, deadline_s=0.4)
+    assert result.reason == "timeout"
+    assert time.monotonic() - started < 2.0
+
+
+def test_a_compressed_body_is_not_unpacked(server):
+    assert fetch(server, "/gzip").data == b"\x1f\x8b compressed"
+
+
+def test_one_slow_host_does_not_hold_up_the_others(server, canary):
+    urls = [f"http://127.0.0.1:{server.port}/silent"] * 3 + [f"http://127.0.0.1:{canary.port}/picture/2"]
+    fetched = fetch_all(urls, policy_for(server, canary, deadline_s=0.5, num_parallel_per_host=8))
+    assert [result.reason for result in fetched] == ["timeout"] * 3 + [None]
+
+
+def test_no_cookie_is_kept_and_no_connection_is_used_twice(server):
+    urls = [f"http://127.0.0.1:{server.port}/cookie?{number}" for number in range(4)]
+    fetched = fetch_all(urls, policy_for(server, num_parallel=1))
+    assert [result.data for result in fetched] == [b"ok"] * 4
+    assert not any("cookie" in map(str.lower, headers) for headers in server.headers_seen)
+    # The pool knows connections by address: one that was opened (and, with TLS, checked) for one name is not
+    # good for another name at the same address.
+    assert server.connections == 4
+
+
+def test_a_private_address_is_refused_without_a_connection(canary):
+    hosts = ["127.0.0.1", "localhost", "LOCALHOST", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "0", "0.0.0.0",
+             "[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::]", "127.0.0.1."]  # fmt: skip
+    fetched = fetch_all([f"http://{host}:{canary.port}/picture/1" for host in hosts], FetchPolicy(num_retries=0))
+    assert {result.reason for result in fetched} <= {"blocked_address", "dns", "bad_url"}
+    assert all(result.data is None for result in fetched)
+    assert canary.connections == 0
+    assert "--allow-private" in fetched[0].detail
+
+
+def test_an_allowed_server_is_that_host_and_port_alone(server, canary):
+    policy = policy_for(server)
+    for url in (f"http://127.0.0.1:{canary.port}/", f"http://localhost:{server.port}/picture/1"):
+        assert fetch_all([url], policy)[0].reason == "blocked_address"
+    assert (server.connections, canary.connections) == (0, 0)
+
+
+def answers(*addresses: str):
+    async def getaddrinfo(host, port, **_):
+        kind = {4: socket.AF_INET, 6: socket.AF_INET6}
+        return [(kind[6 if ":" in a else 4], socket.SOCK_STREAM, 6, "", (a, port)) for a in addresses]
+
+    return getaddrinfo
+
+
+@pytest.mark.parametrize(
+    "addresses", [("127.0.0.1",), ("93.184.215.14", "127.0.0.1"), ("127.0.0.1", "93.184.215.14"), ("::1", "8.8.8.8")]
+)
+def test_a_name_with_any_private_answer_is_refused(canary, monkeypatch, addresses):
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", lambda self, *a, **k: answers(*addresses)(*a, **k))
+    assert fetch_all([f"http://shop.example:{canary.port}/"], FetchPolicy())[0].reason == "blocked_address"
+    assert canary.connections == 0
+
+
+def test_the_connection_goes_to_the_address_that_was_checked_and_names_are_asked_once(server, monkeypatch):
+    # A name server that says "public" first and "private" at every later question (rebinding).
+    asked = []
+
+    async def getaddrinfo(host, port, **rest):
+        asked.append(host)
+        return await answers("93.184.215.14" if len(asked) == 1 else "127.0.0.1")(host, port)
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", lambda self, *a, **k: getaddrinfo(*a, **k))
+    connected = []
+
+    async def open_connection(self, host, port, **_):
+        connected.append(host)
+        raise OSError("no network in tests")
+
+    import httpcore
+
+    monkeypatch.setattr(httpcore._backends.auto.AutoBackend, "connect_tcp", open_connection)
+    with pytest.raises(OSError, match="no network in tests"):
+        fetch_all([f"http://shop.example:{server.port}/picture/1"], FetchPolicy(num_retries=0))
+    assert asked == ["shop.example"]
+    assert connected == ["93.184.215.14"]
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///etc/passwd", "ftp://shop.example/x.jpg", "data:image/png;base64,AA", "gopher://shop.example/", "javascript://x",
+        "http://", "http:///x.jpg", "//shop.example/x.jpg", "://x", "", "http://user@shop.example/", "http://u:p@shop.example/",
+        "http://127.0.0.1:6666\\@1.1.1.1/", "http://[::1/", "http://h\0st/", "http://h:abc/", "http://\u202e/", "http://a/\ud800",
+        "http://xn--/", "http://①②⑦.⓪.⓪.①/",
+    ],
+)  # fmt: skip
+def test_what_is_no_plain_web_address_is_refused(url):
+    result = fetch_all([url], FetchPolicy(num_retries=0))[0]
+    assert (result.url, result.reason) == (url, "bad_url")
+    assert result.detail
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..b", "a." * 200 + "x", "exa mple"])
+def test_a_name_that_cannot_be_resolved_is_a_dns_failure_and_never_an_exception(host):
+    assert fetch_all([f"http://{host}/x.jpg"], FetchPolicy(num_retries=0, deadline_s=5))[0].reason in ("dns", "timeout")
+
+
+SPECIAL = """
+    0.0.0.0 0.1.2.3 10.0.0.1 10.255.255.255 100.64.0.1 100.127.255.255 127.0.0.1 127.255.255.254 169.254.169.254
+    169.254.0.1 172.16.0.1 172.31.255.255 192.0.0.1 192.0.0.8 192.0.0.9 192.0.0.170 192.0.2.1 192.88.99.1 192.168.0.1
+    192.168.255.255 198.18.0.1 198.19.255.255 198.51.100.1 203.0.113.1 224.0.0.1 239.255.255.255 240.0.0.1
+    255.255.255.255 100.100.100.200
+    :: ::1 ::127.0.0.1 ::10.0.0.1 ::8.8.8.8 ::ffff:10.0.0.1 ::ffff:127.0.0.1 ::ffff:169.254.169.254 ::ffff:7f00:1
+    ::ffff:0:7f00:1 64:ff9b::7f00:1 64:ff9b::a9fe:a9fe 64:ff9b::808:808 64:ff9b:1::1 100::1 2001::1 2001:2::1
+    2001:10::1 2001:db8::1 2002:7f00:1:: 2002:a9fe:a9fe:: 2002:808:808:: 3fff::1 5f00::1 fc00::1 fd00:ec2::254 fe80::1
+    fe80::1%eth0 fec0::1 ff02::1 ff0e::1
+""".split()
+PUBLIC = "8.8.8.8 1.1.1.1 93.184.215.14 172.15.0.1 172.32.0.1 100.63.0.1 100.128.0.1 11.0.0.1 ::ffff:8.8.8.8 2606:4700::1 2a00::1".split()
+
+
+@pytest.mark.parametrize("address", SPECIAL)
+def test_special_addresses_are_not_public(address):
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_ordinary_addresses_are_public(address):
+    assert is_public(address)
+
+
+def test_the_table_of_special_addresses_is_long_enough():
+    assert len(set(SPECIAL)) >= 40
+
+
+def write_table(folder, urls) -> str:
+    path = folder / "products.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["title", "imageurl"])
+        writer.writerows([f"Article {number}", url] for number, url in enumerate(urls))
+    return str(path)
+
+
+def test_a_table_of_addresses_is_built_and_broken_ones_are_quarantined(server, canary, tmp_path):
+    base = f"http://127.0.0.1:{server.port}"
+    urls = [f"{base}/picture/{number}" for number in range(20)]
+    urls += [f"{base}/gone", f"{base}/html", f"http://127.0.0.1:{canary.port}/picture/1", "ftp://x.example/y.jpg", f"{base}/broken"]
+    manifest = build_dataset(
+        write_table(tmp_path, urls), tmp_path / "out", fetch=policy_for(server), max_quarantined=0.3
+    )
+    assert manifest.ok == 20
+    assert manifest.quarantined_by_reason == {
+        "bad_url": 1, "blocked_address": 1, "http_4xx": 1, "http_5xx": 1, "not_an_image": 1,
+    }  # fmt: skip
+    assert manifest.rows_in == manifest.ok + manifest.quarantined
+    dataset = open_dataset(tmp_path / "out")
+    kept = {r.title: r.images[0] for name in manifest.splits for r in dataset.split(name)}
+    assert kept == {f"Article {number}": picture(number) for number in range(20)}
+    assert canary.connections == 0
+
+
+def test_an_address_that_stands_in_many_rows_is_fetched_once(server, tmp_path):
+    urls = [f"http://127.0.0.1:{server.port}/picture/1"] * 10
+    assert build_dataset(write_table(tmp_path, urls), tmp_path / "out", fetch=policy_for(server)).ok == 10
+    assert server.asked["/picture/1"] == 1
+
+
+def test_without_permission_a_table_of_private_addresses_is_refused(canary, tmp_path):
+    from appraiser.errors import DataError
+
+    path = write_table(tmp_path, [f"http://127.0.0.1:{canary.port}/picture/1"])
+    with pytest.raises(DataError, match="1 blocked_address"):
+        build_dataset(path, tmp_path / "out")
+    assert canary.connections == 0

@@ -1,0 +1,223 @@
+"""Products stand on one side of a split: what joins rows, what does not, and how large a group may grow."""
+
+import io
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from appraiser.data.grouping import (
+    MIN_GROUP_CAP,
+    NEAR_DUPLICATE_BITS,
+    SPLITS,
+    assign_splits,
+    group_rows,
+    near_duplicates,
+    title_key,
+)
+from appraiser.data.pictures import difference_hash
+
+
+def scene(number: int, side: int = 160) -> Image.Image:
+    """A soft random picture; unrelated for different numbers."""
+    cells = np.random.default_rng(number).integers(0, 255, (11, 11, 3), dtype=np.uint8)
+    return Image.fromarray(cells).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def stored(image: Image.Image, quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(io.BytesIO(buffer.getvalue())).convert("RGB")
+
+
+def random_looks(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random((count, 256)) < 0.5
+
+
+def names(count: int) -> list[str]:
+    return [f"hash{i}" for i in range(count)]
+
+
+def test_titles_that_differ_in_colour_words_case_and_punctuation_have_one_key():
+    assert title_key("Check Coat, Navy Blue") == title_key("check coat - RED") == "check coat"
+    assert title_key("Check Coat") != title_key("Check Coats")
+    assert title_key("Пальто Красное") != title_key("Пальто Синее"), "only colour words that are listed"
+
+
+def test_colour_variants_the_same_bytes_and_nothing_else_are_joined():
+    titles = ["Lola Bag Black", "Lola Bag in Red", "Lola Bag, red", "Coat", None, None, "Scarf"]
+    hashes = ["a", "b", "c", "d", "e", "e", "d"]
+    groups, facts = group_rows(titles, hashes, random_looks(7), seed=0)
+    assert groups[0] == groups[2] != groups[1], "'in' is a word of its own"
+    assert groups[3] == groups[6]
+    assert groups[4] == groups[5]
+    assert facts.num_groups == len(set(groups)) == 4
+    assert facts.num_exact_duplicates == 2
+    assert facts.largest_group == 2
+
+
+def test_titles_of_colour_words_alone_or_none_join_nothing():
+    groups, _ = group_rows(["Red", "Blue", None, "", "!"], names(5), random_looks(5), seed=0)
+    assert len(set(groups)) == 5
+
+
+@settings(max_examples=25)
+@given(
+    quality=st.integers(40, 95),
+    factor=st.floats(0.7, 1.4),
+    seed=st.integers(0, 1000),
+    copies=st.integers(2, 4),
+    split_seed=st.integers(0, 50),
+)
+def test_encoded_and_resized_copies_are_never_on_two_sides(quality, factor, seed, copies, split_seed):
+    pictures = []
+    owners = []
+    for product in range(6):
+        image = scene(seed * 100 + product)
+        for copy in range(copies):
+            side = round(160 * (1 + (factor - 1) * copy / copies))
+            pictures.append(stored(image.resize((side, side)), quality))
+            owners.append(product)
+    looks = np.stack([difference_hash(picture) for picture in pictures])
+    groups, facts = group_rows([None] * len(owners), names(len(owners)), looks, seed)
+    sides = assign_splits(groups, split_seed)
+    assert facts.num_links_over_cap == 0
+    for product in range(6):
+        assert len({side for side, owner in zip(sides, owners, strict=True) if owner == product}) == 1
+    assert facts.num_groups == 6, "unrelated pictures are not joined"
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["Bag", "Coat red", "Coat blue", "Hat", None]), st.sampled_from("abcdefgh")),
+        min_size=1,
+        max_size=40,
+    ),
+    st.integers(0, 5),
+)
+def test_rows_that_share_a_title_or_bytes_share_a_side(rows, seed):
+    titles, hashes = [title for title, _ in rows], [key for _, key in rows]
+    groups, facts = group_rows(titles, hashes, random_looks(len(rows)), seed)
+    sides = assign_splits(groups, seed)
+    for evidence in ([title and title_key(title) for title in titles], hashes):
+        for key in set(evidence) - {None}:
+            assert len({side for side, own in zip(sides, evidence, strict=True) if own == key}) == 1
+    assert facts.num_groups == len(set(groups))
+    assert facts.largest_group == max(Counter(groups).values())
+
+
+def test_unrelated_pictures_are_far_from_the_threshold():
+    looks = np.stack([difference_hash(scene(number)) for number in range(200)])
+    distance = (looks[:, None] != looks[None]).sum(-1)[np.triu_indices(200, 1)]
+    assert distance.min() > 4 * NEAR_DUPLICATE_BITS
+    assert near_duplicates(looks) == []
+
+
+def test_pictures_without_any_mark_are_not_look_alikes():
+    blank = np.stack([difference_hash(Image.new("RGB", (50, 50), (shade,) * 3)) for shade in range(0, 250, 25)])
+    assert near_duplicates(blank) == []
+
+
+def test_near_duplicates_are_found_in_any_block_closest_first():
+    looks = random_looks(2100)
+    looks[2050] = looks[3]
+    looks[1500] = looks[900]
+    looks[1500, :4] ^= True
+    assert near_duplicates(looks) == [(3, 2050, 0), (900, 1500, 4)]
+    assert near_duplicates(np.zeros((0, 256), dtype=bool)) == []
+
+
+def chain(length: int) -> np.ndarray:
+    """Pictures of which each differs from the one before by five bits, and the ends in everything."""
+    looks = np.repeat(random_looks(1), length, axis=0)
+    for row in range(1, length):
+        looks[row:, 5 * row : 5 * row + 5] ^= True
+    return looks
+
+
+def test_a_chain_of_look_alikes_does_not_swallow_the_catalogue():
+    looks = np.concatenate([chain(40), random_looks(160, seed=5)])
+    groups, facts = group_rows([None] * 200, names(200), looks, seed=0)
+    cap = max(MIN_GROUP_CAP, round(0.05 * 200))
+    assert facts.largest_group <= cap
+    assert facts.num_links_over_cap > 0
+    assert facts.num_near_duplicate_links + facts.num_groups == 200
+    assert len(set(groups[40:])) == 160
+
+
+def test_evidence_of_title_or_bytes_is_joined_beyond_the_cap():
+    groups, facts = group_rows(["Coat"] * 60, names(60), random_looks(60), seed=0)
+    assert len(set(groups)) == 1
+    assert facts.largest_group == 60
+
+
+def test_given_groups_replace_titles_and_pictures():
+    titles, hashes = ["Bag", "Bag", "Coat", "Hat"], ["a", "a", "b", "c"]
+    looks = np.repeat(random_looks(1), 4, axis=0)
+    groups, facts = group_rows(titles, hashes, looks, seed=0, given=["x", "y", "y", None])
+    assert groups[1] == groups[2]
+    assert len({groups[0], groups[1], groups[3]}) == 3
+    assert facts.num_groups == 3
+    assert facts.num_near_duplicate_links == 0
+
+
+def test_a_row_without_a_given_group_stands_alone():
+    groups, _ = group_rows(["a"] * 3, ["x"] * 3, random_looks(3), seed=0, given=[None, None, ""])
+    assert len(set(groups)) == 3
+
+
+@pytest.mark.parametrize("sizes", [[1] * 1000, [3] * 300, [1] * 500 + [7] * 40, [40, 30, 20] + [2] * 400])
+def test_shares_come_near_80_5_5_10(sizes):
+    groups = [f"g{group}" for group, size in enumerate(sizes) for _ in range(size)]
+    counts = Counter(assign_splits(groups, seed=3))
+    for name, share in SPLITS.items():
+        assert abs(counts[name] / len(groups) - share) < 0.012, (name, counts)
+
+
+@pytest.mark.parametrize("count", [4, 5, 10, 20])
+def test_small_data_sets_have_rows_in_every_split(count):
+    counts = Counter(assign_splits([f"g{i}" for i in range(count)], seed=0))
+    assert set(counts) == set(SPLITS)
+    assert counts["train"] >= count - 3 - count // 5
+
+
+def test_one_group_goes_to_training_and_no_rows_give_no_splits():
+    assert assign_splits(["g"] * 9, seed=0) == ["train"] * 9
+    assert assign_splits([], seed=0) == []
+
+
+@given(st.lists(st.integers(0, 12), max_size=60), st.integers(0, 9))
+def test_splits_depend_on_nothing_but_groups_and_seed_and_keep_groups_whole(members, seed):
+    groups = [f"g{member}" for member in members]
+    sides = assign_splits(groups, seed)
+    assert sides == assign_splits(list(groups), seed)
+    for group in set(groups):
+        assert len({side for side, own in zip(sides, groups, strict=True) if own == group}) == 1
+
+
+def test_another_seed_gives_another_split_and_another_order_of_rows_the_same():
+    groups = [f"g{i}" for i in range(100)]
+    first = dict(zip(groups, assign_splits(groups, 0), strict=True))
+    assert first != dict(zip(groups, assign_splits(groups, 1), strict=True))
+    turned = groups[::-1]
+    assert first == dict(zip(turned, assign_splits(turned, 0), strict=True))
+
+
+def test_other_shares_are_kept():
+    counts = Counter(assign_splits([f"g{i}" for i in range(200)], 0, {"train": 0.5, "test": 0.5}))
+    assert counts == {"train": 100, "test": 100}
+
+
+def test_the_leak_of_a_split_by_row_is_what_arithmetic_says():
+    # Pairs, four fifths of the rows in training: the other half of a test row is there with 0.8.
+    pairs = [f"Article {i // 2}" for i in range(2000)]
+    _, facts = group_rows(pairs, names(2000), random_looks(2000), seed=0)
+    assert facts.row_split_leak == pytest.approx(0.8, abs=0.02)
+    _, alone = group_rows([None] * 50, names(50), random_looks(50), seed=0)
+    assert alone.row_split_leak == 0
+    _, together = group_rows(["Coat"] * 50, names(50), random_looks(50), seed=0)
+    assert together.row_split_leak == 1
