@@ -186,6 +186,8 @@ def _explain(problem: Mapping[str, Any]) -> str:
         nearest = difflib.get_close_matches(path, known_settings(), n=1, cutoff=0.3)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         return f"unknown setting {path}{hint}"
+    if problem["type"] == "missing":
+        return f"{path} is required and not set"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{path}: {message}, got {problem['input']!r}" if path else message
 
@@ -237,7 +239,7 @@ def _apply(settings: dict[str, Any], override: str) -> None:
     """Put one `section.key=value` into nested settings; the value is read as YAML."""
     path, equals, text = override.partition("=")
     section, dot, key = path.strip().partition(".")
-    if not (equals and dot and key):
+    if not (equals and section and dot and key):
         raise ConfigError(f"cannot read --set {override!r}", fix="write --set section.key=value, e.g. run.epochs=3")
     try:
         value = yaml.safe_load(text)

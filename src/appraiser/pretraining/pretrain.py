@@ -2,10 +2,11 @@
 
 Two stages, on rendered scenes of everyday things (`scenes.py`, `questions.py`):
 
-1. looking: tower and projector learn to tell shape, colour, pattern, material, size and part, each through a linear
-   head on the mean image token; the heads are thrown away. Without this stage the decoder learns the language first
+1. looking: tower and projector learn to tell shape, colour, pattern, material, size and part, each through a head that
+   attends to the image tokens; the heads are thrown away. Without this stage the decoder learns the language first
    and never looks (loss with right and with shuffled pictures stayed equal to six digits after 650 steps).
-2. telling: the whole model answers questions in the product's format.
+2. telling: the decoder learns to answer questions in the product's format from what the tower sees. Tower and projector
+   stay as they are: trained along, they lost half of what they could tell (shapes 42 % to 18 %).
 
 It never sees a catalogue title, a category code or a price that means anything: numbers in the price slot are drawn
 without looking at the picture. Scene k is the same in every run; one process renders ahead while another trains.
@@ -44,8 +45,8 @@ from appraiser.training.optim import build_optimizers, schedule_factor, set_lear
 class PretrainingConfig:
     """Recipe of phi3v-tiny."""
 
-    looking_steps: int = 1100
-    telling_steps: int = 1500
+    looking_steps: int = 2200
+    telling_steps: int = 900
     seed: int = 0
     looking_batch_size: int = 64
     telling_batch_size: int = 32
@@ -208,17 +209,20 @@ def ahead_of(pool: ProcessPoolExecutor, what: str, num_steps: int, ahead: int = 
 
 
 class Heads(nn.Module):
-    """One linear classifier per attribute on the mean image token; only for the first stage."""
+    """Per attribute a learned query that attends to the image tokens, and a classifier; only for the first stage."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
+        self.queries = nn.Parameter(torch.zeros(len(ATTRIBUTES), width))  # zero: starts as the mean token
         self.heads = nn.ModuleList(nn.Linear(width, len(values)) for values in ATTRIBUTES.values())
 
-    def forward(self, features: Tensor, classes: Tensor) -> Tensor:
-        """Summed cross-entropy of [B, D] features against [B, attributes] classes."""
-        features = self.norm(features.float())
-        losses = [functional.cross_entropy(head(features).float(), classes[:, i]) for i, head in enumerate(self.heads)]
+    def forward(self, tokens: Tensor, classes: Tensor) -> Tensor:
+        """Summed cross-entropy of [B, T, D] image tokens against [B, attributes] classes."""
+        tokens = self.norm(tokens.float())
+        weights = (tokens @ self.queries.T).softmax(dim=1)  # [B, T, attributes]
+        pooled = torch.einsum("bta,btd->abd", weights, tokens)
+        losses = [functional.cross_entropy(head(pooled[i]), classes[:, i]) for i, head in enumerate(self.heads)]
         return torch.stack(losses).sum()
 
 
@@ -229,7 +233,8 @@ def looking_loss(model: Phi3VForConditionalGeneration, heads: Heads, looks: Look
     patches = vision.img_processor.vision_model(views).repeat_interleave(2, dim=0)
     side = views.shape[-1]
     tokens = vision.project(patches, torch.tensor([[side, side]] * len(views)))
-    return heads(tokens.reshape(len(views), -1, tokens.shape[-1]).mean(dim=1), classes)
+    with torch.autocast("cpu", enabled=False):
+        return heads(tokens.reshape(len(views), -1, tokens.shape[-1]), classes)
 
 
 def telling_loss(model: Phi3VForConditionalGeneration, batch: Batch) -> Tensor:
@@ -299,6 +304,7 @@ def pretrain(out: Path, config: PretrainingConfig, progress: Callable[[str, dict
             progress,
         )
         backbone.save(out)
+        vision.requires_grad_(False)
         run_stage(
             "telling",
             model,
