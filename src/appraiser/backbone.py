@@ -216,7 +216,7 @@ def load(
     except Exception as error:
         # The readers below raise everything from OSError to SafetensorError; all mean the same to the user.
         raise CheckpointError(
-            f"cannot load a model from {folder}: {type(error).__name__}: {str(error).splitlines()[0][:300]}",
+            f"cannot load a model from {folder}: {type(error).__name__}: {first_line(error)}",
             fix="check that the folder holds config.json, *.safetensors, tokenizer and preprocessor_config.json",
         ) from error
     missing = sorted(info["missing_keys"])
@@ -226,6 +226,11 @@ def load(
             fix="download or export the folder again; a model with fresh random parts would answer nonsense",
         )
     return Backbone(model.to(device), processor, str(name_or_path))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text; libraries below put whole pages into theirs."""
+    return (str(error).splitlines() or [""])[0][:300]
 
 
 def _check_architecture(folder: str) -> None:

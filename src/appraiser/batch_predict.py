@@ -17,6 +17,7 @@ from appraiser.predict import Predictor
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+OUTPUT_SUFFIXES = (".csv", ".jsonl", ".parquet")
 PICTURES_AT_ONCE = 256
 
 
@@ -92,8 +93,17 @@ def _predict(predictor: Predictor, paths: Sequence[tuple[str, Path]]) -> list[di
     return rows
 
 
+def check_output(out: Path) -> None:
+    """Refuse an output that could not be written, before anything is computed."""
+    if out.suffix not in OUTPUT_SUFFIXES:
+        raise DataError(f"cannot write {out.name}", fix="end the name in .csv, .jsonl or .parquet")
+    if out.is_dir():
+        raise DataError(f"{out} is a folder", fix="name a file")
+
+
 def write_rows(rows: Sequence[dict[str, Any]], out: Path) -> None:
     """Write predictions as .csv, .jsonl or .parquet, whole or not at all."""
+    check_output(out)
     temporary = out.with_name(f".{out.name}.writing")
     names = list(dict.fromkeys(key for row in rows for key in row))
     try:
@@ -105,13 +115,11 @@ def write_rows(rows: Sequence[dict[str, Any]], out: Path) -> None:
                 writer.writerows(rows)
         elif out.suffix == ".jsonl":
             temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-        elif out.suffix == ".parquet":
+        else:
             import pyarrow as pa
             import pyarrow.parquet as pq
 
             pq.write_table(pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows]), temporary)
-        else:
-            raise DataError(f"cannot write {out.name}", fix="end the name in .csv, .jsonl or .parquet")
         temporary.replace(out)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -364,8 +364,10 @@ def predict(
 
     Example:  appraiser predict runs/first photo.jpg
     """
-    from appraiser.batch_predict import predict_source, write_rows
+    from appraiser.batch_predict import check_output, predict_source, write_rows
 
+    if out is not None:
+        check_output(out)
     with _stages() as report:
         rows = predict_source(model, source, lambda done, total: report("pictures", done, total))
     failed = sum("error" in row for row in rows)

@@ -152,8 +152,9 @@ def backbone(request) -> Backbone:
 
 
 CONTEXTS = [
-    "{}", " {}", "{} ", "{}{}", "{} {}", "Bag {}", "{} Bag", "Bag{}Bag", "Bag {} Bag", "a,{},b", "Product: {}", ", Category: {}",
-    "<|user|>\n{}", "{}\n<|assistant|>\n", "\n{}\n", "「{}」", "👜{}👜", "\\{}", "<{}>", "{}1290",
+    "{}", " {}", "{} ", "{}{}", "{} {}", "Bag {}", "{} Bag", "Bag{}Bag", "Bag {} Bag", "a,{},b",
+    "Product: {}", ", Category: {}", "<|user|>\n{}", "{}\n<|assistant|>\n", "\n{}\n", "「{}」", "👜{}👜",
+    "\\{}", "<{}>", "{}1290",
 ]  # fmt: skip
 
 

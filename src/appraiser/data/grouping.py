@@ -22,8 +22,9 @@ COLOUR_WORDS = frozenset(
     olive khaki lime yellow mustard orange coral red burgundy maroon pink rose fuchsia purple violet lilac lavender
     charcoal taupe sand stone noir blanc bleu rouge vert gris""".split()
 )
-# Of 256 bits; unrelated pictures differ in about 60, a re-encoded or lightly cropped one in fewer than this.
-NEAR_DUPLICATE_BITS = 6
+# Of 256 bits. The nearest unrelated pair of two real picture sets is 20 bits apart; copies at JPEG quality 75 and 0.9
+# times the size differ by up to 10 (6 would miss 5 % of packshots and 28 % of phone photographs).
+NEAR_DUPLICATE_BITS = 10
 # A chain of look-alikes must not swallow the catalogue: links that would grow a group beyond this share are not made.
 MAX_GROUP_SHARE = 0.05
 MIN_GROUP_CAP = 10

@@ -159,7 +159,7 @@ class Phi3VConfig(PreTrainedConfig):
         if self.rope_scaling is None:
             return None
         kind = self.rope_scaling.get("type") or self.rope_scaling.get("rope_type")
-        return str(kind)
+        return None if kind is None else str(kind)
 
     @property
     def rope_magnitude(self) -> float:

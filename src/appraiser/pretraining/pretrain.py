@@ -45,8 +45,8 @@ from appraiser.training.optim import build_optimizers, schedule_factor, set_lear
 class PretrainingConfig:
     """Recipe of phi3v-tiny."""
 
-    looking_steps: int = 2200
-    telling_steps: int = 900
+    looking_steps: int = 1500
+    telling_steps: int = 600
     seed: int = 0
     looking_batch_size: int = 64
     telling_batch_size: int = 32

@@ -8,7 +8,7 @@ from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from appraiser.backbone import Backbone, load
+from appraiser.backbone import Backbone, first_line, load
 from appraiser.config import AdapterConfig
 from appraiser.errors import CheckpointError
 
@@ -52,6 +52,6 @@ def load_adapted(folder: Path, base: str, *, dtype: str = "float32", device: Any
         processor = type(backbone.processor).from_pretrained(folder)
     except Exception as error:  # PEFT and safetensors raise many kinds; all mean a damaged adapter
         raise CheckpointError(
-            f"cannot load the adapter in {folder}: {str(error).splitlines()[0][:300]}", fix="train or export it again"
+            f"cannot load the adapter in {folder}: {first_line(error)}", fix="train or export it again"
         ) from error
     return Backbone(model, processor, str(folder))

@@ -171,9 +171,9 @@ def test_damaged_exif_costs_neither_the_picture_nor_the_build():
                 data[start + rng.randrange(90)] = rng.randrange(256)
             try:
                 prepare(bytes(data))
-                kinds[kind] += 1
-            except PictureError as error:
-                assert error.reason in ("truncated", "not_an_image")  # checksums of PNG; broken segment lengths
+            except PictureError:
+                continue  # checksums of PNG; broken segment lengths
+            kinds[kind] += 1
     assert kinds["JPEG"] > 100
     assert kinds["WEBP"] > 100
 
@@ -354,7 +354,7 @@ def test_more_bytes_than_a_picture_should_have_are_refused(tmp_path, monkeypatch
     assert reason_of(data) == "too_large"
     path = tmp_path / "large.png"
     path.write_bytes(data)
-    with pytest.raises(PictureError, match="too_large|limit") as caught:
+    with pytest.raises(PictureError, match="the limit is") as caught:
         read_bytes(path)
     assert caught.value.reason == "too_large"
     path.write_bytes(data[:1000])
