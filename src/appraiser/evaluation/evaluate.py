@@ -253,10 +253,10 @@ def _compare(what: str, mine: Score, best: Score, name: str, *, lower_is_better:
 
 def _looks(scores: dict[str, Any], shuffled: Part) -> str:
     """Whether shuffled pictures make the model clearly worse, by the first field that was scored."""
-    for name, metric, lower_is_better, unit in (
-        ("price", "median_ape", True, 1.0),
-        ("category", "accuracy", False, 1.0),
-        ("title", "chrf", False, 100.0),
+    for name, metric, lower_is_better, sentence in (
+        ("price", "median_ape", True, "half of the prices are off by {:.1%} or more"),
+        ("category", "accuracy", False, "{:.1%} of the categories are right"),
+        ("title", "chrf", False, "titles reach a chrF of {:.1f}"),
     ):
         if name not in scores or name not in shuffled:
             continue
@@ -264,8 +264,8 @@ def _looks(scores: dict[str, Any], shuffled: Part) -> str:
         worse = control["low"] > mine["high"] if lower_is_better else control["high"] < mine["low"]
         found = "The model looks" if worse else "WARNING: the model may not need the picture"
         return (
-            f"{found}: {name} {metric.replace('_', ' ')} is {mine['value'] / unit:.1%} with the right picture, "
-            f"{control['value'] / unit:.1%} with a wrong one."
+            f"{found}: {sentence.format(mine['value'])} with the right picture, "
+            f"{sentence.format(control['value'])} with another product's."
         )
     return "No field was scored with shuffled pictures."
 
