@@ -36,7 +36,9 @@ def main(run: Path) -> None:
         draw.text((x + 8, y + SIDE + 44), "truth:", "#666", plain)
         draw.text((x + 52, y + SIDE + 44), f"{record.title}"[:40], "#666", plain)
         draw.text((x + 52, y + SIDE + 62), f"{record.category}, {record.price:g} {record.currency}", "#666", plain)
-    sheet.save(Path(__file__).parent / "images" / "examples.png", optimize=True)
+    target = Path(__file__).parent / "images"
+    target.mkdir(exist_ok=True)
+    sheet.save(target / "examples.png", optimize=True)
 
 
 if __name__ == "__main__":
