@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: a second thread makes tests many times slower
@@ -43,3 +46,30 @@ def phi3_tokenizer_folder() -> Path:
 @pytest.fixture(scope="session")
 def outdoor_shop() -> Path:
     return shared_folder("real/outdoor_shop")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command gave back."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def appraiser(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run a command in this process, exactly as the console script does."""
+    from appraiser import cli
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["appraiser", *map(str, arguments)])
+        code: int | str = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        captured = capsys.readouterr()
+        return Outcome(int(code), captured.out, captured.err)
+
+    return run

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from PIL import Image
@@ -25,7 +25,6 @@ from appraiser.phi3_v import IGNORE_INDEX, Phi3VConfig, Phi3VForConditionalGener
 __all__ = ["DTYPES", "EMBEDDED_MODELS", "IGNORE_INDEX", "Backbone", "Views", "load", "model_folder"]
 
 EMBEDDED_MODELS = ("phi3v-tiny",)
-DtypeName = Literal["float32", "bfloat16", "float16"]
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -155,11 +154,6 @@ class Backbone:
         return {"pixel_values": pixels, "image_sizes": torch.tensor([picture.size for picture in pictures])}
 
 
-@lru_cache(maxsize=1)
-def _embedded_root() -> Path:
-    return Path(str(files("appraiser"))) / "models"
-
-
 def model_folder(name_or_path: str | Path) -> str:
     """Where a model lies: an embedded one, a folder, or a Hub id left as it is.
 
@@ -167,7 +161,7 @@ def model_folder(name_or_path: str | Path) -> str:
         CheckpointError: a path that is no model folder.
     """
     if str(name_or_path) in EMBEDDED_MODELS:
-        return str(_embedded_root() / str(name_or_path))
+        return str(files("appraiser") / "models" / str(name_or_path))
     path = Path(name_or_path)
     if path.is_dir():
         if not (path / "config.json").is_file():

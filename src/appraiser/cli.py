@@ -9,15 +9,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from appraiser import __version__
+from appraiser.console import drawing_workers, progress_bar, score_table, stages, stderr, train_with_progress
 from appraiser.errors import AppraiserError, ConfigError
 
 app = typer.Typer(
@@ -29,7 +28,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-stderr = Console(stderr=True)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 _state = {"debug": False}
@@ -68,27 +66,6 @@ def emit(document: dict[str, Any], as_json: bool, text: str) -> None:
     typer.echo(json.dumps(document, ensure_ascii=False, indent=2) if as_json else text)
 
 
-@contextmanager
-def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr; yields a function that takes the number done. Plain lines where stderr is no terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=stderr, transient=True) as progress:
-        task = progress.add_task(label, total=total or None)
-        yield lambda done: progress.update(task, completed=done)
-
-
-def drawing_workers(wanted: int | None, rows: int) -> int:
-    """Processes that draw: none is worth its start for less than 200 pictures."""
-    return max(1, min(wanted or min(os.cpu_count() or 1, 8), rows // 200))
-
-
 @app.command()
 def sample(
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
@@ -110,9 +87,8 @@ def sample(
         summary = make_catalogue(
             out, rows, seed, size=size, num_workers=drawing_workers(workers, rows), progress=report
         )
-    facts = summary._asdict() if hasattr(summary, "_asdict") else vars(summary)
     emit(
-        {"out": str(out)} | {key: value for key, value in facts.items()},
+        {"out": str(out)} | asdict(summary),
         as_json,
         f"Drew {rows} products in {out}. An oracle that knows every rule but not the noise is off by "
         f"{summary.oracle_median_ape:.1%} (median).\nTry: appraiser build {out} dataset",
@@ -144,6 +120,7 @@ def build(
     """
     from appraiser.data.build import build_dataset
     from appraiser.data.fetch import FetchPolicy
+    from appraiser.data.records import FieldMap
 
     with progress_bar("building", 0) as report:
         manifest = build_dataset(
@@ -158,12 +135,16 @@ def build(
             fetch=FetchPolicy(allow_private=frozenset(allow_private)),
             progress=report,
         )
+    shown = FieldMap({field: tuple(columns) for field, columns in manifest.fields.items()})
     reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.quarantined_by_reason.items())
     left_out = f"{manifest.quarantined} left out ({reasons})" if manifest.quarantined else "none left out"
+    over_cap = int(manifest.grouping["num_links_over_cap"])
+    if over_cap:
+        stderr.print(f"warning: {over_cap} look-alike pairs were left apart: together they would be over the group cap")
     emit(
         manifest.model_dump(mode="json"),
         as_json,
-        f"Columns: {', '.join(f'{field}={chr(124).join(columns)}' for field, columns in manifest.fields.items())}\n"
+        f"Columns: {shown.describe()}\n"
         f"{manifest.rows_in} rows: {manifest.ok} kept, {left_out}.\n"
         f"{', '.join(f'{count} {name}' for name, count in manifest.splits.items())}; "
         f"{manifest.grouping['num_groups']:.0f} product groups. A split by row would have leaked "
@@ -214,7 +195,7 @@ def train(
     config = load_config(
         recipe, [*overrides, f"data.dataset={json.dumps(str(dataset))}", f"run.out={json.dumps(str(out))}"]
     )
-    summary = _train(config, dry_run=dry_run)
+    summary = train_with_progress(config, dry_run=dry_run)
     if dry_run:
         emit({"dry_run": True, "config": config.model_dump(mode="json")}, as_json, "Dry run: nothing was written.")
         return
@@ -238,52 +219,6 @@ def train(
     )
 
 
-def _train(config: Any, *, dry_run: bool = False) -> Any:
-    """Run training with a progress bar on stderr; prints the plan first."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from appraiser.training.trainer import TrainingPlan
-    from appraiser.training.trainer import train as run_training
-
-    columns = (TextColumn("training"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=stderr) as progress:
-        task = progress.add_task("checking", total=1.0)
-
-        def on_plan(plan: TrainingPlan) -> None:
-            flight = plan.preflight
-            norms = ", ".join(f"{part} {norm:.2g}" for part, norm in flight.gradient_norms.items())
-            stderr.print(
-                f"{plan.num_records} records, {plan.num_steps} steps; {plan.num_trained / 1e6:.2f} of "
-                f"{plan.num_parameters / 1e6:.2f} million parameters trained; {plan.num_crops} crop(s), "
-                f"{flight.num_image_tokens} image tokens of {flight.num_tokens}, {flight.num_supervised_tokens} "
-                f"supervised:\n  {flight.supervised_text!r}\nThe picture reaches the model: another one changes "
-                f"the logits by up to {flight.logit_change:.3g}; gradient norms: {norms}.",
-                highlight=False,
-                markup=False,
-            )
-
-        def report(what: str, numbers: dict[str, float]) -> None:
-            if what == "train":
-                progress.update(
-                    task,
-                    completed=numbers["done"],
-                    description=f"step {numbers['step']:.0f}/{numbers['of']:.0f}  loss {numbers['train/loss']:.3f}  "
-                    f"{numbers['train/pictures_per_s']:.0f} pictures/s",
-                )
-            else:
-                shown = [
-                    f"{key.removeprefix('eval/')} {value:.3f}"
-                    for key, value in numbers.items()
-                    if key.startswith("eval/")
-                ]
-                stderr.print(f"validation at step {numbers['step']:.0f}: {', '.join(shown)}", highlight=False)
-
-        summary = run_training(config, progress=report, on_plan=on_plan, dry_run=dry_run)
-    for warning in summary.warnings:
-        stderr.print(f"warning: {warning}", highlight=False, markup=False)
-    return summary
-
-
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="Run, model folder, embedded model or Hub id.")],
@@ -300,57 +235,11 @@ def evaluate(
     from appraiser.evaluation.evaluate import evaluate as run_evaluation
     from appraiser.evaluation.evaluate import save_result
 
-    with _stages() as report:
+    with stages() as report:
         result = run_evaluation(model, dataset, split, limit=limit, progress=report)
     target = out or (Path(model) if (Path(model) / "config.yaml").is_file() else Path("."))
     page = save_result(result, target)
     emit(result.scores, as_json, score_table(result.scores) + "\n" + "\n".join(result.verdict) + f"\nReport: {page}")
-
-
-@contextmanager
-def _stages() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar per stage of an evaluation."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    tasks: dict[str, Any] = {}
-    with Progress(*columns, console=stderr, transient=True) as progress:
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
-            progress.update(tasks[what], completed=done)
-
-        yield report
-
-
-COLUMNS = (
-    ("price off (median)", "price", "median_ape", "{:.1%}"),
-    ("within 20 %", "price", "within_20", "{:.1%}"),
-    ("category", "category", "accuracy", "{:.1%}"),
-    ("title chrF", "title", "chrf", "{:.1f}"),
-)
-
-
-def score_table(scores: dict[str, Any]) -> str:
-    """Model, before, baselines, controls and oracle in one plain table."""
-    rows = [("fine-tuned model", scores)]
-    if "before" in scores:
-        rows.append(("before fine-tuning", scores["before"]))
-    rows += [(name.replace("_", " "), part) for name, part in scores.get("baselines", {}).items()]
-    rows += [(f"{name.replace('_', ' ')} pictures", part) for name, part in scores.get("controls", {}).items()]
-    if scores.get("oracle"):
-        rows.append(("oracle", scores["oracle"]))
-    columns = [column for column in COLUMNS if any(column[2] in part.get(column[1], {}) for _, part in rows)]
-    width = max(len(name) for name, _ in rows)
-    lines = [" " * width + "".join(f"{title:>20}" for title, *_ in columns)]
-    for name, part in rows:
-        cells = [
-            form.format(part[field][metric]["value"]) if metric in part.get(field, {}) else "-"
-            for _, field, metric, form in columns
-        ]
-        lines.append(f"{name:<{width}}" + "".join(f"{cell:>20}" for cell in cells))
-    return "\n".join(lines)
 
 
 @app.command()
@@ -368,7 +257,7 @@ def predict(
 
     if out is not None:
         check_output(out)
-    with _stages() as report:
+    with stages() as report:
         rows = predict_source(model, source, lambda done, total: report("pictures", done, total))
     failed = sum("error" in row for row in rows)
     if out is not None:

@@ -23,6 +23,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -45,7 +46,7 @@ class ModelConfig(Section):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the weights in memory. float32 keeps small updates; bfloat16 halves memory."""
     attention: Literal["auto", "sdpa", "blocks", "eager", "flash_attention_2", "flex_attention"] = "auto"
-    """auto: `blocks` on a CPU (exact, twice as fast there), `sdpa` elsewhere."""
+    """auto: `blocks` on a CPU (exact, and faster there), `sdpa` elsewhere."""
     num_crops: PositiveInt | None = None
     """Crop budget; unset: the data set's own."""
     gradient_checkpointing: bool = False
@@ -112,6 +113,9 @@ class RunSettings(Section):
     """Examples per optimizer step."""
     micro_batch_size: PositiveInt = 16
     """Examples per forward pass; the loss does not depend on it."""
+    micro_batches_at_once: PositiveInt = 1
+    """Micro-batches computed side by side, each on a CPU core of its own: for models so small that one operation cannot
+    fill several cores."""
     autocast: bool = False
     """Compute in bfloat16 on float32 weights."""
     eval_every: PositiveInt = 100
@@ -130,6 +134,11 @@ class TrackingConfig(Section):
     wandb: Literal["offline", "online", "off"] = "offline"
     project: str = "appraiser"
 
+    @field_validator("wandb", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: object) -> object:
+        return "off" if value is False else value  # YAML reads a bare `off` as false
+
 
 class RunConfig(Section):
     """Everything about a run; only `data.dataset` and `run.out` have no default."""
@@ -147,6 +156,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"run.batch_size {self.run.batch_size} is not a multiple of run.micro_batch_size "
                 f"{self.run.micro_batch_size}"
+            )
+        if self.run.micro_batches_at_once > 1 and self.adapter.kind != "none" and self.adapter.dropout:
+            raise ValueError(
+                "run.micro_batches_at_once needs adapter.dropout=0: side by side, the random numbers would fall "
+                "differently in every run"
             )
         if self.optim.learning_rate == 0:
             raise ValueError("optim.learning_rate is 0: nothing would be learned")

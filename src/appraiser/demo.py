@@ -17,7 +17,7 @@ NUM_SHOWN = 3
 
 def run_demo(out: Path, rows: int, minutes: float, as_json: bool) -> None:
     """Sample, build, train, evaluate, predict; leaves the run in `out`, catalogue and data set in `out`-data."""
-    from appraiser.cli import _stages, _train, drawing_workers, progress_bar, score_table, stderr
+    from appraiser.console import drawing_workers, progress_bar, score_table, stages, stderr, train_with_progress
     from appraiser.data.build import build_dataset
     from appraiser.data.pictures import decode
     from appraiser.data.samples.catalogue import make_catalogue
@@ -53,10 +53,10 @@ def run_demo(out: Path, rows: int, minutes: float, as_json: bool) -> None:
     say(f"     {manifest.splits['train']} to learn from, {manifest.splits['test']} held out, by product group")
     say("3/5  fine-tuning phi3v-tiny")
     places = [f"data.dataset={json.dumps(str(dataset))}", f"run.out={json.dumps(str(out))}"]
-    run = _train(load_config("demo", [*places, f"run.max_minutes={minutes}"]))
+    run = train_with_progress(load_config("demo", [*places, f"run.max_minutes={minutes}"]))
     lap("train")
     say("4/5  scoring on products it has never seen")
-    with _stages() as stage:
+    with stages() as stage:
         result = evaluate(out, dataset, progress=stage)
     page = save_result(result, out)
     lap("evaluate")

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Outcome
 from PIL import Image
 from tiny import tiny_backbone
 
-from appraiser import __version__, cli
+from appraiser import __version__
 from appraiser.errors import DataError
 
 
@@ -50,28 +51,6 @@ def model(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     tiny_backbone(folder)
     return folder
-
-
-class Outcome:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def appraiser(monkeypatch, capsys):
-    """Run a command in this process, exactly as the console script does."""
-
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["appraiser", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        captured = capsys.readouterr()
-        return Outcome(code, captured.out, captured.err)
-
-    return run
 
 
 def assert_refused(outcome: Outcome, code: int, kind: str, *said: str) -> None:

@@ -113,6 +113,11 @@ class Records:
             extra={name: row[name] for name in self._extra},
         )
 
+    @property
+    def column_names(self) -> list[str]:
+        names: list[str] = self._table.column_names
+        return names
+
     def column(self, name: str) -> list[Any]:
         """All values of one column, without touching the pictures."""
         values: list[Any] = self._table.column(name).to_pylist()

@@ -19,7 +19,7 @@ from appraiser.data.dataset import ProductDataset, open_dataset
 from appraiser.data.pictures import decode
 from appraiser.data.records import ProductRecord
 from appraiser.errors import DataError
-from appraiser.evaluation.baselines import Part, baselines, score_parts
+from appraiser.evaluation.baselines import MAX_TRAIN_RECORDS, Part, baselines, score_parts
 from appraiser.evaluation.controls import CONTROLS, control_pictures
 from appraiser.evaluation.metrics import Score, interval_coverage, score, visible_words
 from appraiser.predict import Prediction, Predictor, checkpoint_folder
@@ -143,7 +143,9 @@ def evaluate(
     if with_baselines or before:
         base_backbone = load(base, num_crops=predictor.backbone.num_crops) if base else predictor.backbone
         if with_baselines:
-            scores["baselines"] = baselines(_reference(model, data).split("train"), records, base_backbone)
+            known = _reference(model, data).split("train")
+            scores["baseline_records"] = min(len(known), MAX_TRAIN_RECORDS)
+            scores["baselines"] = baselines(known, records, base_backbone)
         if before and base:
             untrained = Predictor(base_backbone, predictor.trained.model_copy(update={"interval_80_log": None}))
             scores["before"] = score_predictions(records, answer("before fine-tuning", own, untrained), fields)

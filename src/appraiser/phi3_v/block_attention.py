@@ -1,8 +1,8 @@
 """Attention for training on a CPU: exact, in blocks of queries, as plain matrix products.
 
 PyTorch's own CPU kernel reaches about a quarter of the machine's matrix rate and its backward took 30 % of a training
-step. Written as batched matrix products over blocks of queries the same mathematics is two times faster at 577 and 802
-tokens, and causal blocks skip the keys behind them:
+step. Written as batched matrix products over blocks of queries the same mathematics took 44 instead of 94 ms for five
+crops of 577 tokens and 24 instead of 40 ms for 802 causal tokens; causal blocks skip the keys behind them:
 
     queries 0..127    keys 0..127
     queries 128..255  keys 0..255          one block at a time, so no full [S, S] matrix of all heads is ever held

@@ -1,4 +1,4 @@
-"""`python -m appraiser.pretraining OUT [--steps N]`: make phi3v-tiny again."""
+"""`python -m appraiser.pretraining OUT [--looking-steps N] [--telling-steps N]`: make phi3v-tiny again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder for the model")
     parser.add_argument("--looking-steps", type=int, default=PretrainingConfig.looking_steps)
     parser.add_argument("--telling-steps", type=int, default=PretrainingConfig.telling_steps)
-    parser.add_argument("--threads", type=int, default=PretrainingConfig.num_threads)
+    parser.add_argument("--processes", type=int, default=PretrainingConfig.num_processes)
     arguments = parser.parse_args()
 
     def report(stage: str, numbers: dict[str, float]) -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     config = PretrainingConfig(
         looking_steps=arguments.looking_steps,
         telling_steps=arguments.telling_steps,
-        num_threads=arguments.threads,
+        num_processes=arguments.processes,
     )
     print(pretrain(arguments.out, config, report))
 

@@ -1,11 +1,13 @@
 """What is asked about a scene, and the true answer: `ask(scene, rng)` draws one (question, answer) pair.
 
-    55 %  What is shown in this image?   Product: Large Navy Check Wool Lamp, Category: LAMPS, Full Price: 340
-    15 %  How many points?               Points: 1340
-    30 %  one look at one thing          Colour: navy / Count: 3 / Width: 61 percent / ...
+    15 %  What is shown in this image?         Product: Large Navy Check Wool Lamp, Category: LAMPS, Full Price: 340
+    40 %  What is shown, and how many points?  Product: Large Navy Check Wool Lamp, Category: LAMPS, Points: 1340
+    15 %  How many points?                     Points: 1340
+    30 %  one look at one thing                Colour: navy / Count: 3 / Width: 61 percent / ...
 
 The first one has the product's answer format. Its number means nothing: it is drawn without looking at the scene, so
-that the model learns that a number stands there and no price at all before it is fine-tuned.
+that the model learns that a number stands there and no price at all before it is fine-tuned. Points are no price of
+anything either, but they follow from what is visible: they teach to compose a number while telling what is there.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from appraiser.pretraining.scenes import PATTERN_NAMES as PATTERNS
 from appraiser.pretraining.shapes import SHAPES
 
 MAIN_QUESTION = "What is shown in this image?"
-MAIN_SHARE, POINTS_SHARE = 0.55, 0.15
+SCORED_QUESTION = "What is shown, and how many points?"
+MAIN_SHARE, SCORED_SHARE, POINTS_SHARE = 0.15, 0.40, 0.15
 
 Answer = tuple[str, str]
 
@@ -39,7 +42,9 @@ def ask(scene: Scene, rng: np.random.Generator) -> Answer:
     kind = rng.random()
     if kind < MAIN_SHARE:
         return main_question(scene, rng)
-    if kind < MAIN_SHARE + POINTS_SHARE:
+    if kind < MAIN_SHARE + SCORED_SHARE:
+        return scored_question(scene)
+    if kind < MAIN_SHARE + SCORED_SHARE + POINTS_SHARE:
         return "How many points?", f"Points: {points(scene.main)}"
     looks = [look for look in _LOOKS if look is not _number_of_parts or scene.main.part in COUNTED_PARTS]
     return looks[int(rng.integers(len(looks)))](scene)
@@ -50,6 +55,12 @@ def main_question(scene: Scene, rng: np.random.Generator) -> Answer:
     thing = scene.main
     answer = f"Product: {caption(thing)}, Category: {thing.family}, Full Price: {_meaningless_price(rng)}"
     return MAIN_QUESTION, answer
+
+
+def scored_question(scene: Scene) -> Answer:
+    """The same with the scene's points in the number's place."""
+    thing = scene.main
+    return SCORED_QUESTION, f"Product: {caption(thing)}, Category: {thing.family}, Points: {points(thing)}"
 
 
 def caption(thing: Thing) -> str:

@@ -254,18 +254,43 @@ def extent_of(scene: Scene, size: int = 96) -> Extent:
     return Extent(round(100 * float(total.mean())), round(100 * width / size), round(100 * height / size))
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """A rendered scene and what every pixel of it belongs to."""
+
+    picture: Image.Image
+    things: NDArray[np.uint8]
+    """[size, size]: number of the thing whose body or part covers the pixel, from 1; 0 is the ground."""
+    parts: NDArray[np.uint8]
+    """[size, size]: number of the thing whose part covers the pixel, from 1; 0 elsewhere."""
+
+
 def render(scene: Scene, size: int = 160) -> Image.Image:
     """Draw the scene as an RGB picture of size x size pixels; the same scene always gives the same pixels."""
+    return draw(scene, size).picture
+
+
+def draw(scene: Scene, size: int = 160) -> Drawing:
+    """Draw the scene and keep what covers what."""
     rng = np.random.default_rng(scene.seed)
     ramp = np.linspace(0.5, -0.5, size, dtype=np.float32)[:, None, None] * scene.floor
     canvas = np.clip(np.array(scene.background, np.float32) * (1 + np.broadcast_to(ramp, (size, size, 3))), 0, 1)
     layers = [_Layer(thing, size) for thing in scene.things]
     _cast_shadow(canvas, layers, scene)
-    for layer in layers:
-        layer.put_on(canvas, scene.light_angle)
+    things, parts = np.zeros((size, size), np.uint8), np.zeros((size, size), np.uint8)
+    for number, layer in enumerate(layers, 1):
+        part = layer.put_on(canvas, scene.light_angle)
+        is_body, is_part = layer.body > _COVERED, part > _COVERED
+        things[layer.window][is_body | is_part] = number
+        parts[layer.window][is_body] = 0
+        parts[layer.window][is_part] = number
     canvas *= scene.light_gain
     canvas += rng.normal(0, 0.008, (size, size, 1)).astype(np.float32)
-    return Image.fromarray((np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8))
+    return Drawing(Image.fromarray((np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8)), things, parts)
+
+
+_COVERED = 0.5
+"""Opacity from which a pixel belongs to what is drawn there."""
 
 
 def _posed(thing: Thing, size: int) -> tuple[Outline, NDArray[np.float64]]:
@@ -303,8 +328,8 @@ class _Layer:
         height, width = self.body.shape
         return slice(self.top, self.top + height), slice(self.left, self.left + width)
 
-    def put_on(self, canvas: FloatArray, light_angle: float) -> None:
-        """Paint the body and its part over the canvas, in place."""
+    def put_on(self, canvas: FloatArray, light_angle: float) -> FloatArray:
+        """Paint the body and its part over the canvas, in place; opacity of the part, [H, W] of the window."""
         thing, rng = self.thing, np.random.default_rng([self.thing.seed, 1])
         surface = _surface(self.body, thing, rng)
         surface *= (1 + 0.9 * _relief(self.body, light_angle, 0.035 * thing.extent * self.size))[..., None]
@@ -312,9 +337,11 @@ class _Layer:
         surface *= 1 + (tone - 1) * self.detail[..., None]
         under = canvas[self.window]
         under += self.body[..., None] * (surface - under)
-        if thing.part:
-            ink, alpha = _draw_part(thing, self.body, self.size, rng)
-            under += alpha[..., None] * (ink - under)
+        if not thing.part:
+            return np.zeros_like(self.body)
+        ink, alpha = _draw_part(thing, self.body, self.size, rng)
+        under += alpha[..., None] * (ink - under)
+        return alpha
 
 
 def _surface(body: FloatArray, thing: Thing, rng: np.random.Generator) -> FloatArray:

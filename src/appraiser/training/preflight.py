@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from appraiser.backbone import Backbone
-from appraiser.data.batches import Example, collate
+from appraiser.data.batches import Batch, Example, collate
 from appraiser.errors import ConfigError
 
 
@@ -89,11 +89,8 @@ def _same_shape(example: Example, other: Example) -> bool:
     )
 
 
-def _gradient_norms(backbone: Backbone, batch: object) -> dict[str, float]:
+def _gradient_norms(backbone: Backbone, batch: Batch) -> dict[str, float]:
     """Gradient norm of one batch per trained part. LoRA's B starts at zero, so its A has none yet: B counts."""
-    from appraiser.data.batches import Batch
-
-    assert isinstance(batch, Batch)
     network = backbone.model
     network.train()
     network(**batch.inputs, labels=batch.labels, answer_only=True, use_cache=False).loss.backward()

@@ -11,7 +11,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from appraiser.evaluation.metrics import conformal_quantile
 from appraiser.predict import Prediction, Predictor, TrainedTask
 from appraiser.training.adapters import attach_lora
 from appraiser.training.checkpoint import rewrite_task, save_checkpoint
+from appraiser.training.gradients import StepGradients, autocast, step_gradients
 from appraiser.training.optim import build_optimizers, schedule_factor, set_learning_rate, trainable
 from appraiser.training.preflight import PreflightReport, preflight
 from appraiser.training.tracking import Tracker
@@ -113,6 +113,11 @@ class Session:
         self.config = config
         self.data = data
         self.backbone = prepare_model(config, data)
+        if config.run.micro_batches_at_once > 1 and self.backbone.device.type != "cpu":
+            raise ConfigError(
+                f"run.micro_batches_at_once is for CPUs, this run is on {self.backbone.device}",
+                fix="--set run.micro_batches_at_once=1",
+            )
         self.trained = trained_task(config, data)
         self.train_examples = self._source(data.split("train"), is_training=True)
         self.validation = data.split("val")
@@ -157,6 +162,12 @@ class Session:
 
     def run(self, plan: TrainingPlan, out: Path, tracker: Tracker, progress: Progress) -> RunSummary:
         """Train, validate, keep the best, calibrate it."""
+        with step_gradients(self.config, self.backbone) as gradients:
+            return self._run(plan, out, tracker, progress, gradients)
+
+    def _run(
+        self, plan: TrainingPlan, out: Path, tracker: Tracker, progress: Progress, gradients: StepGradients
+    ) -> RunSummary:
         run = self.config.run
         started = time.monotonic()
         trained_s, best_score, best_step, step, pictures = 0.0, -math.inf, 0, 0, 0
@@ -167,7 +178,7 @@ class Session:
             if run.max_minutes is not None:  # a slower machine takes fewer steps, but ends its schedule all the same
                 done = max(done, trained_s / (60 * run.max_minutes))
             begun = time.monotonic()
-            stats = self._step(batches, done)
+            stats = self._step(batches, done, gradients)
             trained_s += time.monotonic() - begun
             window.append(stats)
             pictures += stats.num_pictures
@@ -188,9 +199,12 @@ class Session:
                 progress("eval", _headline(part) | {"step": step, "score": score, "best": best_score})
             if is_last:
                 break
-        self._calibrate(out)
+        warnings = [warning for warning in (tracker.warning, self._calibrate(out)) if warning]
+        if step < plan.num_steps:
+            warnings.append(
+                f"run.max_minutes ended the run after {step} of {plan.num_steps} steps, its schedule complete"
+            )
         seconds = time.monotonic() - started
-        warnings = [tracker.warning] if tracker.warning else []
         return RunSummary(
             out,
             step,
@@ -224,32 +238,17 @@ class Session:
                     following = pool.submit(prepare, [next(order) for _ in range(run.batch_size)])
                 yield ready
 
-    def _step(self, batches: Sequence[Batch], done: float) -> StepStats:
+    def _step(self, batches: Sequence[Batch], done: float, gradients: StepGradients) -> StepStats:
         """One optimizer update over all micro-batches; `done` is the share of the run that lies behind."""
         optim = self.config.optim
-        model = self.backbone.model.train()
+        self.backbone.model.train()
         factor = schedule_factor(
             round(done * SCHEDULE_TICKS), SCHEDULE_TICKS, round(optim.warmup_share * SCHEDULE_TICKS), optim.final_share
         )
         for optimizer in self.optimizers:
             set_learning_rate(optimizer, factor)
-        # Sum here, divide once per step: micro-batches hold different numbers of supervised tokens.
-        num_supervised = sum(batch.num_supervised for batch in batches)
-        total = 0.0
-        for batch in batches:
-            batch = batch.to(self.backbone.device)
-            with autocast(self.config, self.backbone.device):
-                loss = model(
-                    **batch.inputs,
-                    labels=batch.labels,
-                    answer_only=True,
-                    num_items_in_batch=num_supervised,
-                    use_cache=False,
-                ).loss
-            loss.backward()
-            total += loss.item()
-        parameters = [parameter for _, parameter in trainable(model)]
-        norm = float(nn.utils.clip_grad_norm_(parameters, optim.max_grad_norm))
+        total = gradients(batches)
+        norm = float(nn.utils.clip_grad_norm_(gradients.parameters, optim.max_grad_norm))
         if not math.isfinite(total) or not math.isfinite(norm):
             ids = [record_id for batch in batches for record_id in batch.record_ids]
             raise DataError(
@@ -285,10 +284,16 @@ class Session:
         )
         return part, score
 
-    def _calibrate(self, out: Path) -> None:
-        """Measure on the calibration split how wide price intervals must be, and write it beside the best weights."""
-        if "price" not in self.trained.fields or self.data.manifest.splits.get("calib", 0) == 0:
-            return
+    def _calibrate(self, out: Path) -> str | None:
+        """Measure on the calibration split how wide price intervals must be, and write it beside the best weights.
+
+        Returns:
+            A warning where there will be no intervals, and why.
+        """
+        if "price" not in self.trained.fields:
+            return None
+        if self.data.manifest.splits.get("calib", 0) == 0:
+            return "no price intervals: the data set has no calibration products"
         best = Predictor.load(out, dtype=self.config.model.dtype, device=str(self.backbone.device))
         records = list(self.data.split("calib"))
         predictions = best.predict([[decode(data) for data in record.images] for record in records])
@@ -297,8 +302,14 @@ class Session:
             for p, r in zip(predictions, records, strict=True)
         ]
         bound = conformal_quantile(residuals)
-        if bound is not None and math.isfinite(bound):
-            rewrite_task((out / "best").resolve(), best.trained.model_copy(update={"interval_80_log": bound}))
+        if bound is None or not math.isfinite(bound):
+            readable = sum(math.isfinite(residual) for residual in residuals)
+            return (
+                f"no price intervals: {readable} of {len(residuals)} calibration products have a readable price, "
+                "too few for 80 %"
+            )
+        rewrite_task((out / "best").resolve(), best.trained.model_copy(update={"interval_80_log": bound}))
+        return None
 
 
 SCHEDULE_TICKS = 10_000
@@ -348,13 +359,6 @@ def trained_task(config: RunConfig, data: ProductDataset) -> TrainedTask:
     )
 
 
-def autocast(config: RunConfig, device: torch.device) -> AbstractContextManager[Any]:
-    """bfloat16 arithmetic on float32 weights, where the run asks for it."""
-    if not config.run.autocast:
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
-
-
 def record_order(num_records: int, seed: int) -> Iterator[int]:
     """Positions of records for ever: every epoch a new permutation that depends on (seed, epoch) alone."""
     epoch = 0
@@ -365,8 +369,7 @@ def record_order(num_records: int, seed: int) -> Iterator[int]:
 
 def category_median_ape(train: Records, validation: Records) -> float | None:
     """Median APE on validation of the training median of the true category; None without prices or categories."""
-    names = set(train._table.column_names)
-    if not {"price", "category"} <= names:
+    if not {"price", "category"} <= set(train.column_names):
         return None
     by_category: dict[str, list[float]] = {}
     prices = train.column("price")
@@ -390,6 +393,7 @@ def _summary(window: Sequence[StepStats], seconds: float, pictures: int) -> dict
         "train/grad_norm": statistics.fmean(stats.grad_norm for stats in window),
         "train/learning_rate": window[-1].learning_rate,
         "train/pictures_per_s": pictures / max(seconds, 1e-9),
+        "train/tokens_per_step": statistics.fmean(stats.num_tokens for stats in window),
         "train/seconds": seconds,
     }
 

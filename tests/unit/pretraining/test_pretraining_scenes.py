@@ -10,12 +10,14 @@ import pytest
 
 from appraiser.pretraining.questions import (
     MAIN_QUESTION,
+    SCORED_QUESTION,
     ask,
     caption,
     darkness,
     main_question,
     point_weights,
     points,
+    scored_question,
     title_case,
 )
 from appraiser.pretraining.scenes import (
@@ -23,6 +25,7 @@ from appraiser.pretraining.scenes import (
     EXTENTS,
     PARTS,
     Scene,
+    draw,
     extent_of,
     make_scene,
     render,
@@ -92,6 +95,26 @@ def test_most_pictures_show_one_thing_and_no_size_word_lies() -> None:
             assert all(thing.extent < scene.main.extent for thing in scene.things[1:])
 
 
+def test_a_drawing_says_what_every_pixel_belongs_to() -> None:
+    for scene in SCENES[:40]:
+        drawing = draw(scene, 96)
+        assert set(np.unique(drawing.things)) <= set(range(len(scene.things) + 1))
+        assert set(np.unique(drawing.parts)) <= {0, *(n for n, thing in enumerate(scene.things, 1) if thing.part)}
+        is_part = drawing.parts > 0
+        assert (drawing.things[is_part] == drawing.parts[is_part]).all()
+        bare = draw(replace(scene, things=tuple(replace(thing, part="") for thing in scene.things)), 96)
+        difference = np.abs(np.asarray(drawing.picture, np.int16) - np.asarray(bare.picture, np.int16)).max(axis=-1)
+        # Where the two drawings differ strongly, a part must be marked there or right beside it (its soft edge).
+        near = (
+            is_part
+            | np.roll(is_part, 1, 0)
+            | np.roll(is_part, -1, 0)
+            | np.roll(is_part, 1, 1)
+            | np.roll(is_part, -1, 1)
+        )
+        assert not (difference > 160)[~near].any()
+
+
 def test_the_caption_names_what_is_visible_in_order() -> None:
     thing = replace(
         SCENES[0].main,
@@ -114,6 +137,14 @@ def test_the_main_answer_has_the_products_format() -> None:
         assert int(match[3]) % 10 == 0
 
 
+def test_the_scored_answer_differs_in_its_number_alone() -> None:
+    for scene in SCENES[:50]:
+        question, answer = scored_question(scene)
+        assert question == SCORED_QUESTION
+        assert answer.endswith(f", Points: {points(scene.main)}")
+        assert answer.rsplit(",", 1)[0] == main_question(scene, np.random.default_rng(0))[1].rsplit(",", 1)[0]
+
+
 def test_the_price_number_does_not_look_at_the_scene() -> None:
     def number(scene: Scene, seed: int) -> str:
         return main_question(scene, np.random.default_rng(seed))[1].rsplit(" ", 1)[1]
@@ -125,9 +156,9 @@ def test_the_price_number_does_not_look_at_the_scene() -> None:
 def test_every_answer_follows_from_the_scene() -> None:
     rng = np.random.default_rng(0)
     seen = set()
-    for scene in SCENES * 3:
+    for scene in SCENES * 8:
         question, answer = ask(scene, rng)
-        if question == MAIN_QUESTION:
+        if question in (MAIN_QUESTION, SCORED_QUESTION):
             continue
         seen.add(question.split(" are")[0])
         thing, extent = scene.main, extent_of(scene)
@@ -154,7 +185,8 @@ def test_every_answer_follows_from_the_scene() -> None:
 def test_the_mix_of_questions_is_the_promised_one() -> None:
     rng = np.random.default_rng(1)
     asked = [ask(SCENES[k % len(SCENES)], rng)[0] for k in range(3000)]
-    assert np.mean([question == MAIN_QUESTION for question in asked]) == pytest.approx(0.55, abs=0.03)
+    assert np.mean([question == MAIN_QUESTION for question in asked]) == pytest.approx(0.15, abs=0.03)
+    assert np.mean([question == SCORED_QUESTION for question in asked]) == pytest.approx(0.40, abs=0.03)
     assert np.mean([question == "How many points?" for question in asked]) == pytest.approx(0.15, abs=0.03)
 
 
