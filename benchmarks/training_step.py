@@ -16,6 +16,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,10 @@ import workload
 from recipe_baseline import RecipeBaseline
 
 from appraiser.backbone import DTYPES, Backbone
+from appraiser.config import RunConfig
 from appraiser.data.batches import Batch, Example
-from appraiser.training.optim import build_optimizer
+from appraiser.training.gradients import autocast, step_gradients
+from appraiser.training.optim import build_optimizers
 
 Facts = dict[str, Any]
 
@@ -45,6 +49,7 @@ class Mode:
         way: `recipe`, or how ours holds its weights: `master` (fp32, computed in `dtype` under autocast) or `plain`
             (weights in `dtype`).
         batch: pictures per step; the recipe has one.
+        at_once: micro-batches of a step that are computed side by side, each on one core.
         attention: implementation that ours asks transformers for.
         kept: tower frozen, its features computed before the clock starts.
     """
@@ -55,6 +60,7 @@ class Mode:
     crops: int
     dtype: str
     batch: int = 1
+    at_once: int = 1
     attention: str = "blocks"
     kept: bool = False
 
@@ -63,7 +69,8 @@ class Mode:
         if self.task == "matmul":
             return f"matmul {self.dtype}"
         held = {"recipe": f"{self.dtype} weights", "plain": f"{self.dtype} weights", "master": "fp32 weights, autocast"}
-        who = "recipe, eager" if self.way == "recipe" else f"ours, {self.attention}, batch {self.batch}"
+        who = "recipe, eager" if self.way == "recipe" else f"ours, {self.attention}, batch {self.batch // self.at_once}"
+        who += f" x {self.at_once} at once" if self.at_once > 1 else ""
         return f"{who}, {held[self.way]}" + (", kept features" if self.kept else "")
 
     @property
@@ -82,17 +89,18 @@ def modes(config: str, crops: list[int], dtype: str, tasks: list[str], attention
         if "train" in tasks:
             rows.append(Mode("train", "recipe", config, count, dtype))
             rows += [
-                Mode("train", way, config, count, dtype, size, attention)
+                Mode("train", way, config, count, dtype, size, at_once, attention)
                 for size in sizes
                 for way in ways
                 for attention in attentions
+                for at_once in ([1, 2] if config == "tiny" else [1])
             ]
             if config == "bench":
-                rows.append(Mode("train", ways[0], config, count, dtype, sizes[-1], attentions[0], kept=True))
+                rows.append(Mode("train", ways[0], config, count, dtype, sizes[-1], 1, attentions[0], kept=True))
         if "generate" in tasks:
             rows.append(Mode("generate", "recipe", config, count, dtype))
             for size in sorted({1, 4 if config == "bench" else 32}):
-                rows.append(Mode("generate", "plain", config, count, dtype, size, attentions[0]))
+                rows.append(Mode("generate", "plain", config, count, dtype, size, 1, attentions[0]))
     return rows
 
 
@@ -103,24 +111,34 @@ class Ours:
     """One training step or generation as the package does it."""
 
     def __init__(self, mode: Mode, backbone: Backbone) -> None:
-        self.mode, self.model = mode, backbone.model
+        self.mode, self.model, self.stack = mode, backbone.model, ExitStack()
         tower = self.model.model.vision_embed_tokens.img_processor
         for parameter in tower.parameters() if mode.kept else tower.vision_model.unused_parameters():
             parameter.requires_grad_(False)
-
-    def optimizer(self) -> torch.optim.Optimizer:
-        return build_optimizer(self.model, learning_rate=LEARNING_RATE)
-
-    def autocast(self) -> torch.autocast:
-        enabled = self.mode.way == "master" and self.mode.dtype != "float32"
-        return torch.autocast("cpu", DTYPES[self.mode.dtype] if enabled else torch.bfloat16, enabled=enabled)
+        is_cast = mode.way == "master" and mode.dtype != "float32"
+        self.config = RunConfig.model_validate(
+            {
+                "data": {"dataset": "unused"},
+                "adapter": {"kind": "none"},
+                "run": {"out": "unused", "autocast": is_cast, "micro_batches_at_once": mode.at_once},
+            }
+        )
+        self.gradients = self.stack.enter_context(step_gradients(self.config, backbone))
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        with self.autocast():
+        with autocast(self.config, torch.device("cpu")):
             return self.model(**batch.inputs, labels=batch.labels, answer_only=True, use_cache=False).loss
 
-    def clip(self) -> None:
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+    def stepper(self) -> Callable[[list[Batch]], float]:
+        optimizers = build_optimizers(self.model, learning_rate=LEARNING_RATE)
+
+        def step(batches: list[Batch]) -> float:
+            loss = self.gradients(batches)
+            torch.nn.utils.clip_grad_norm_(self.gradients.parameters, 1.0)
+            self.gradients.update(optimizers)
+            return loss
+
+        return step
 
     def generate(self, batch: Batch) -> torch.Tensor:
         inputs = {name: value for name, value in batch.inputs.items() if name != "position_ids"}
@@ -130,7 +148,7 @@ class Ours:
         return tokens[:, -NEW_TOKENS:]
 
     def keep_features(self, batches: list[Batch]) -> None:
-        with torch.no_grad(), self.autocast():
+        with torch.no_grad(), autocast(self.config, torch.device("cpu")):
             for batch in batches:
                 pixels, sizes = batch.inputs.pop("pixel_values"), batch.inputs["image_sizes"]
                 batch.inputs["image_features"] = self.model.model.vision_embed_tokens.encode_crops(pixels, sizes)
@@ -139,14 +157,21 @@ class Ours:
 class Recipe(RecipeBaseline):
     """The baseline behind the same four calls."""
 
-    def optimizer(self) -> torch.optim.Optimizer:
-        return super().optimizer(LEARNING_RATE)
-
     def loss(self, batch: Batch) -> torch.Tensor:
         return super().loss(batch.inputs, batch.labels)
 
-    def clip(self) -> None:
-        """The recipe does not clip."""
+    def stepper(self) -> Callable[[list[Batch]], float]:
+        optimizer = super().optimizer(LEARNING_RATE)
+
+        def step(batches: list[Batch]) -> float:
+            [batch] = batches
+            loss = self.loss(batch)
+            loss.backward()
+            optimizer.step()  # the recipe does not clip
+            optimizer.zero_grad()
+            return loss.item()
+
+        return step
 
     def generate(self, batch: Batch) -> torch.Tensor:
         return super().generate(batch.inputs, NEW_TOKENS)
@@ -179,7 +204,7 @@ def fill_slots(row: Example, crops: int) -> Example:
 
 
 def train(runner: Any, backbone: Backbone, rows: list[Example], mode: Mode) -> Facts:
-    batches = workload.batches(backbone, rows, mode.batch)
+    batches = workload.batches(backbone, rows, mode.batch // mode.at_once)
     flops = sum(workload.training_flops(backbone.config, batch, tower_trained=not mode.kept) for batch in batches)
     if mode.kept:
         runner.keep_features(batches)
@@ -188,19 +213,12 @@ def train(runner: Any, backbone: Backbone, rows: list[Example], mode: Mode) -> F
     with torch.no_grad():
         losses = [runner.loss(batch).item() for batch in batches]
     first = per_token(losses, tokens)
-    optimizer = runner.optimizer()
-
-    def step(batch: Batch) -> float:
-        loss = runner.loss(batch)
-        loss.backward()
-        runner.clip()
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss.item()
-
-    step(batches[0])  # warm-up: optimizer states, oneDNN kernels
+    steps = [batches[start : start + mode.at_once] for start in range(0, len(batches), mode.at_once)]
+    tokens = [sum(batch.num_supervised for batch in step) for step in steps]
+    take = runner.stepper()
+    take(steps[0])  # warm-up: optimizer states, oneDNN kernels
     start, cpu = time.perf_counter(), time.process_time()
-    losses = [step(batch) for batch in batches]
+    losses = [take(step) for step in steps]
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     return {
         "seconds": seconds / len(rows),

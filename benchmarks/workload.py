@@ -113,7 +113,8 @@ def training_flops(config: Phi3VConfig, batch: Batch, *, tower_trained: bool = T
     width, inner, patch = clip["hidden_size"], clip["intermediate_size"], clip["patch_size"]
     patches = (clip["image_size"] // patch) ** 2
     sizes = batch.inputs["image_sizes"].tolist()
-    views = sum(1 + (h // clip["image_size"]) * (w // clip["image_size"]) for h, w in sizes)
+    crops = [(h // clip["image_size"]) * (w // clip["image_size"]) for h, w in sizes]
+    views = sum(1 if count == 1 else 1 + count for count in crops)  # one crop: the same view as the global one
     block = views * (patches + 1) * 2 * (4 * width**2 + 2 * width * inner) + views * 4 * (patches + 1) ** 2 * width
     tower = 3 * (clip["num_hidden_layers"] - 1) * block + 2 * views * patches * 2 * 3 * patch**2 * width
 

@@ -49,6 +49,8 @@ class PretrainingConfig:
     fresh_share: float = 0.375
     """New pictures per picture trained on; the others come up again from among the latest `replay_size`."""
     replay_size: int = 6000
+    whitening_pictures: int = 800
+    """Pictures whose patches the first weights are made from."""
     turns: int = 3
     """Questions about each picture: the tower's work is shared by all of them."""
     muon_learning_rate: float = 0.015
@@ -239,12 +241,12 @@ def pretrain(out: Path, config: PretrainingConfig, progress: Progress) -> Path:
     return out
 
 
-def begin(folder: Path, config: PretrainingConfig, num_pictures: int = 800) -> None:
+def begin(folder: Path, config: PretrainingConfig) -> None:
     """Write the untrained model that all processes start from."""
     backbone = new_backbone(folder, config.seed)
     looks = [
         look_at(scene_for(config.seed, item), backbone, PATCHES_PER_SIDE, config.picture_px)
-        for item in range(num_pictures)
+        for item in range(config.whitening_pictures)
     ]
     tower = backbone.model.model.vision_embed_tokens.img_processor.vision_model
     begin_locally(tower, torch.stack([look.pixels for look in looks]).float())

@@ -1,4 +1,4 @@
-"""Gradients of one step: micro-batches one after the other, or several at a time, each on a core of its own.
+"""The work of one step: micro-batches one after the other, or several at a time, each on a core of its own.
 
 A model of a few million parameters cannot fill two cores with one operation: threads inside operations used 1.3 of
 them, micro-batches side by side use both.
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from appraiser.backbone import Backbone
 from appraiser.config import RunConfig
@@ -43,6 +44,16 @@ class StepGradients:
                 total += loss.item()
             return total
         return self._sum_up(self._pool.map(lambda batch: self._separate(batch, num_supervised), batches))
+
+    def update(self, optimizers: Sequence[Optimizer]) -> None:
+        """Take every optimizer's step, side by side where micro-batches are, and forget the gradients."""
+        if self._pool is None:
+            for optimizer in optimizers:
+                optimizer.step()
+        else:
+            list(self._pool.map(lambda optimizer: optimizer.step(), optimizers))
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
 
     def _loss(self, batch: Batch, num_supervised: int) -> Tensor:
         device = self.backbone.device

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -37,6 +37,7 @@ def build_optimizers(
     muon_learning_rate: float | None = None,
     weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.999),
+    muon_parts: int = 1,
 ) -> list[Optimizer]:
     """AdamW with decayed and undecayed groups, and Muon for the inner matrices where its rate is given.
 
@@ -45,6 +46,7 @@ def build_optimizers(
     Args:
         vision_learning_rate: AdamW's rate of the tower; None for the same as everything else.
         muon_learning_rate: None: everything by AdamW.
+        muon_parts: Muons of about equal work that share the matrices, so that their steps can be taken side by side.
 
     Source of Muon: Jordan et al. 2024, an optimizer for the hidden layers of neural networks.
     """
@@ -67,11 +69,25 @@ def build_optimizers(
     ]
     optimizers: list[Optimizer] = [AdamW(settings, betas=betas, fused=_can_fuse(model))] if settings else []
     if hidden and muon_learning_rate is not None:
-        optimizers.append(torch.optim.Muon(hidden, lr=muon_learning_rate, weight_decay=weight_decay))
+        optimizers += [
+            torch.optim.Muon(part, lr=muon_learning_rate, weight_decay=weight_decay)
+            for part in _parts_of_equal_work(hidden, muon_parts)
+        ]
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
     return optimizers
+
+
+def _parts_of_equal_work(matrices: Sequence[nn.Parameter], num_parts: int) -> list[list[nn.Parameter]]:
+    """Largest first, each to the part with the least work; orthogonalising m x n takes about m n min(m, n)."""
+    parts: list[list[nn.Parameter]] = [[] for _ in range(min(num_parts, len(matrices)))]
+    work = [0] * len(parts)
+    for matrix in sorted(matrices, key=lambda matrix: -matrix.numel() * min(matrix.shape)):
+        least = work.index(min(work))
+        parts[least].append(matrix)
+        work[least] += matrix.numel() * min(matrix.shape)
+    return parts
 
 
 def _can_fuse(model: nn.Module) -> bool:

@@ -130,6 +130,7 @@ class Session:
             muon_learning_rate=config.optim.muon_learning_rate,
             weight_decay=config.optim.weight_decay,
             betas=(0.9, config.optim.beta2),
+            muon_parts=config.run.micro_batches_at_once,
         )
 
     def _source(self, records: Records, *, is_training: bool) -> ExampleSource:
@@ -256,9 +257,7 @@ class Session:
                 where=f"records {', '.join(ids[:8])}{' ...' if len(ids) > 8 else ''}",
                 fix="lower optim.learning_rate; the weights before this step are in the last checkpoint",
             )
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        gradients.update(self.optimizers)
         pictures = sum(len(batch.inputs.get("image_sizes", ())) for batch in batches)
         tokens = sum(batch.num_tokens for batch in batches)
         return StepStats(total, norm, optim.learning_rate * factor, tokens, pictures)

@@ -7,6 +7,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import tiny_backbone
 
 from appraiser.training.optim import build_optimizers, schedule_factor
@@ -56,3 +57,18 @@ def test_each_epoch_holds_every_record_once_in_an_order_of_its_own() -> None:
     assert all(sorted(epoch) == list(range(17)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
     assert order == list(islice(record_order(17, seed=3), 51))
+
+
+def test_muon_in_parts_takes_the_same_step(tmp_path: Path) -> None:
+    def stepped(parts: int) -> dict[str, torch.Tensor]:
+        model = tiny_backbone(tmp_path / f"parts{parts}").model
+        for position, parameter in enumerate(model.parameters()):
+            parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(position))
+        optimizers = build_optimizers(model, learning_rate=1e-3, muon_learning_rate=0.02, muon_parts=parts)
+        assert len(optimizers) == 1 + parts
+        for optimizer in optimizers:
+            optimizer.step()
+        return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+    whole, shared = stepped(1), stepped(3)
+    assert all(torch.equal(value, shared[name]) for name, value in whole.items())
