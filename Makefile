@@ -1,7 +1,5 @@
-# The menu. Every target makes .venv itself when it is missing; PYTHON and TORCH can be overridden:
-#   make demo PYTHON=python3.12        make test TORCH=torch   (drops the pin on torch)
+# The menu. Every target makes .venv itself when it is missing; PYTHON can be overridden: make demo PYTHON=python3.12
 PYTHON ?= python3
-TORCH ?= torch==2.13.0
 BIN := .venv/bin
 # One thread: small tensors are many times slower with two.
 TEST_ENV := OMP_NUM_THREADS=1
@@ -11,7 +9,7 @@ TEST_ENV := OMP_NUM_THREADS=1
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade "pip>=23"
-	$(BIN)/pip install --quiet -c constraints.txt "$(TORCH)" -e ".[wandb,dev]"
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[wandb,dev]"
 	touch $@
 
 demo: .venv/installed  ## sample, build, train, evaluate, predict on the embedded model

@@ -1,4 +1,5 @@
-"""The narrow seam between the pipeline and a model; the only module that imports `phi3_v`.
+"""The narrow seam between the pipeline and a model; the only module that imports `phi3_v`
+(besides `pretraining`, which makes the embedded model).
 
 Data, training and prediction see a model through four things: a processor call (pictures -> views), image-token counts,
 ids of prompts and completions, and the network itself. Another model family would be another module like this one.
@@ -217,7 +218,7 @@ def load(
     if missing:
         raise CheckpointError(
             f"{folder} lacks {len(missing)} of the model's tensors, among them {', '.join(missing[:3])}",
-            fix="download or export the folder again; a model with fresh random parts would answer nonsense",
+            fix="download or copy the folder again; a model with fresh random parts would answer nonsense",
         )
     return Backbone(model.to(device), processor, str(name_or_path))
 

@@ -67,7 +67,7 @@ def _paths_of_table(table: Path) -> list[tuple[str, Path]]:
             raise DataError(
                 f"row {number} has no picture path but {place!r}",
                 where=str(table),
-                fix="give paths relative to the table; for URLs build a data set first",
+                fix="download the pictures first and give paths relative to the table",
             )
         paths.append((place, table.parent / place))
     if not paths:

@@ -97,7 +97,9 @@ def sample(
 
 @app.command()
 def build(
-    source: Annotated[str, typer.Argument(help="products.csv, .tsv, .jsonl, .parquet, a folder, or hub:owner/name.")],
+    source: Annotated[
+        str, typer.Argument(help="products.csv, .tsv, .jsonl, .parquet, a folder that holds one, or hub:owner/name.")
+    ],
     out: Annotated[Path, typer.Argument(help="Data set folder to make.")],
     mapping: Annotated[
         list[str], typer.Option("--map", help="field=column (or column|column as fallbacks); empty drops the field.")
@@ -224,7 +226,10 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="Run, model folder, embedded model or Hub id.")],
     dataset: Annotated[Path, typer.Argument(help="Data set folder.")],
     split: Annotated[str, typer.Option(help="train, val, calib or test.")] = "test",
-    out: Annotated[Path | None, typer.Option(help="Folder for report.json and report.html; default: the run.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for report.json and report.html; default: the run, or here if it is none."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many products.")] = None,
     as_json: Json = False,
 ) -> None:

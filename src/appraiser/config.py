@@ -57,11 +57,13 @@ class AdapterConfig(Section):
     """Low-rank adapters, or training of all weights."""
 
     kind: Literal["none", "lora"] = "lora"
+    """none: all weights are trained, and the rest of this section has no effect."""
     rank: PositiveInt = 32
     """Width of the low-rank update; memory and capacity grow linearly with it. 32: the published recipe for DocVQA."""
     alpha: PositiveFloat = 16.0
     """The update is scaled by alpha / rank. 16: as published."""
     dropout: NonNegativeFloat = 0.05
+    """Share of an adapter's inputs that are set to zero in training."""
     parts: tuple[Part, ...] = ("decoder", "tower", "projector")
     """Freezing the tower cost 4.5 ANLS and 7 accuracy points in the published table, so all parts learn."""
 
@@ -72,16 +74,19 @@ class OptimConfig(Section):
     learning_rate: NonNegativeFloat = 2e-4
     """Peak rate; 2e-4 is the published recipe's for LoRA, 5e-6 to 5e-5 for full training of the real model."""
     tower_learning_rate: NonNegativeFloat | None = None
-    """Rate of the tower; unset: the same."""
+    """AdamW's rate of the tower; unset: the same. Matrices that Muon has are not touched by it."""
     muon_learning_rate: PositiveFloat | None = None
     """Rate of Muon for the matrices inside blocks; unset: AdamW for everything. Only for training of all weights."""
     weight_decay: NonNegativeFloat = 0.0
+    """Pull of weights towards zero; biases and norms are left out."""
     beta2: PositiveFloat = 0.999
+    """Memory of AdamW's squared gradients: lower forgets faster, for short runs."""
     warmup_share: NonNegativeFloat = 0.03
     """Share of the steps in which the rate rises."""
     final_share: NonNegativeFloat = 0.0
     """Rate at the last step as a share of the peak."""
     max_grad_norm: PositiveFloat = 1.0
+    """Longer gradients are scaled down to this norm."""
 
 
 class DataConfig(Section):
@@ -93,6 +98,7 @@ class DataConfig(Section):
     """Fields of the answer; unset: title, category and price, as far as the data set has them."""
     language: Literal["en", "fr", "ru", "ro", "no", "ja"] = "en"
     question: str | None = None
+    """What is asked about the picture; unset: the language's own question."""
     max_tokens: PositiveInt = 8192
     """Longest row, picture tokens included; longer rows are refused, never cut."""
     cache_mib: NonNegativeInt = 1024
@@ -123,16 +129,19 @@ class RunSettings(Section):
     eval_records: PositiveInt = 128
     """Validation records that are generated, the same ones every time."""
     log_every: PositiveInt = 10
+    """Steps between lines of metrics.jsonl."""
     seed: NonNegativeInt = 0
+    """Of the order of records and of adapters' first weights."""
     num_threads: PositiveInt | None = None
     """Threads of torch; unset: torch's own choice."""
 
 
 class TrackingConfig(Section):
-    """W&B mirrors the run's own JSONL files. Pictures leave this machine only with `online`."""
+    """W&B gets the settings and numbers of the run, never pictures or answers. Only `online` sends anything."""
 
     wandb: Literal["offline", "online", "off"] = "offline"
     project: str = "appraiser"
+    """Name of the W&B project."""
 
     @field_validator("wandb", mode="before")
     @classmethod

@@ -26,7 +26,7 @@ def drawing_workers(wanted: int | None, rows: int) -> int:
 
 @contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr; yields a function that takes the number done. Plain lines where stderr is no terminal."""
+    """A bar on stderr; yields a function that takes the number done. Nothing where stderr is no terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -112,7 +112,7 @@ COLUMNS = (
 
 def score_table(scores: dict[str, Any]) -> str:
     """Model, before, baselines, controls and oracle in one plain table."""
-    rows = [("fine-tuned model", scores)]
+    rows = [("fine-tuned model" if "before" in scores else "this model", scores)]
     if "before" in scores:
         rows.append(("before fine-tuning", scores["before"]))
     rows += [(name.replace("_", " "), part) for name, part in scores.get("baselines", {}).items()]

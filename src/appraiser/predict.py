@@ -1,4 +1,4 @@
-"""Predictor: load once, answer one or many. Shared by evaluation, batch prediction and serving.
+"""Predictor: load once, answer one or many. Shared by evaluation and batch prediction.
 
 Prompt and parser are those of training (`data/task.py`); what was trained is written beside the weights
 (`appraiser.json`).
@@ -120,7 +120,7 @@ class Predictor:
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         if trained.base is not None:
-            from appraiser.training.adapters import load_adapted
+            from appraiser.adapters import load_adapted
 
             backbone = load_adapted(Path(folder), trained.base, dtype=dtype, device=device)
         else:
@@ -138,9 +138,9 @@ class Predictor:
         Pictures are RGB (`data.pictures.decode` makes them so). Rows of like length are answered together.
         """
         rows = [[image] if isinstance(image, Image.Image) else list(image) for image in images]
-        return self.predict_views([views_of(row, self.backbone) for row in rows], progress)
+        return self._predict_views([views_of(row, self.backbone) for row in rows], progress)
 
-    def predict_views(
+    def _predict_views(
         self, rows: Sequence[Sequence[Views]], progress: Callable[[int], None] | None = None
     ) -> list[Prediction]:
         """`predict` for pictures that are already processed."""
@@ -219,7 +219,7 @@ def checkpoint_folder(run_or_folder: str | Path) -> str:
     if (path / "config.yaml").is_file() and (path / "metrics.jsonl").is_file():
         raise CheckpointError(
             f"run {path} has no best checkpoint: it ended before its first validation",
-            fix="train again with fewer run.eval_every steps",
+            fix="train again with a smaller run.eval_every",
         )
     return str(run_or_folder)
 
@@ -233,7 +233,8 @@ def read_task(folder: str) -> TrainedTask:
         return TrainedTask.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, ValidationError) as error:
         raise CheckpointError(
-            f"{path} is damaged or newer than this appraiser: {error}", fix="export it again"
+            f"{path} is damaged or newer than this appraiser: {error}",
+            fix="train it again, or copy it again from where it works",
         ) from None
 
 

@@ -37,9 +37,9 @@ ROWS_PER_SHARD = 4096
 ROWS_AT_ONCE = 256
 CROP_PX = 336
 MAX_CROPS = 16
-# At most 15 digits: what a float64 gives back as it was written.
-WHOLE_TEXT = re.compile(r"0|-?[1-9][0-9]{0,17}")
-NUMBER_TEXT = re.compile(r"-?(?=[0-9.]{1,16}$)(0|[1-9][0-9]*)(\.[0-9]+)?")
+WHOLE_TEXT = re.compile(r"0|-?[1-9][0-9]{0,17}")  # fits an int64
+# At most 15 digits and a point: what a float64 gives back as it was written.
+NUMBER_TEXT = re.compile(r"-?(?=[0-9.]{1,16}$)(0|[1-9][0-9]{0,14})(\.[0-9]+)?")
 CARD_SPLITS = {"train": "train", "val": "validation", "calib": "calibration", "test": "test"}
 
 

@@ -193,12 +193,9 @@ async def _checked_address(host: str, port: int, policy: FetchPolicy) -> str | N
 
 async def _read(url: str, response: httpx.Response, policy: FetchPolicy) -> Fetched:
     status = response.status_code
-    if status in RETRIED_STATUS:
-        return Fetched(
-            url, reason="http_5xx" if status >= 500 or status == 429 else "http_4xx", detail=f"HTTP {status}"
-        )
     if status != 200:
-        return Fetched(url, reason="http_4xx", detail=f"HTTP {status}")
+        is_servers = status >= 500 or status in RETRIED_STATUS
+        return Fetched(url, reason="http_5xx" if is_servers else "http_4xx", detail=f"HTTP {status}")
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk

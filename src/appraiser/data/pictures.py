@@ -23,7 +23,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 MAX_BYTES = 32 * 1024 * 1024
 MAX_PIXELS = 40_000_000
 MAX_SIDE = 16_384
-# A strip longer than this cannot be cut into crops by any model here (336 : 1 is the widest that one crop can hold).
+# Well below the 336 : 1 that one crop of the published 336 px can hold.
 MAX_ASPECT = 100
 
 PictureReason = Literal[

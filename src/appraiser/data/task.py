@@ -1,4 +1,4 @@
-"""The prompt, the target text, and parse(): the one place where training and serving agree on words.
+"""The prompt, the target text, and parse(): the one place where training and prediction agree on words.
 
     fields {"title": "Mini Check Wool Coat", "category": "COATS", "price": 1290}
       --format-->  Product: Mini Check Wool Coat, Category: COATS, Full Price: 1290

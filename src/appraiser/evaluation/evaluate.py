@@ -165,7 +165,7 @@ def _reference(model: str | Path | Predictor, data: ProductDataset) -> ProductDa
     if config is None:
         raise DataError(
             f"{data.folder} has no training products for the baselines",
-            fix="evaluate a run whose own data set is still there, or pass with_baselines=False",
+            fix="evaluate a run whose own data set is still there (from Python: with_baselines=False)",
         )
     return open_dataset(config.data.dataset)
 

@@ -1,4 +1,4 @@
-"""`python -m appraiser.pretraining OUT [--looking-steps N] [--telling-steps N]`: make phi3v-tiny again."""
+"""Make phi3v-tiny again: `python -m appraiser.pretraining OUT [--looking-steps N] [--telling-steps N] [--processes N]`."""
 
 from __future__ import annotations
 

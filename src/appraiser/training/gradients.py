@@ -89,9 +89,9 @@ class StepGradients:
 
 @contextmanager
 def step_gradients(config: RunConfig, backbone: Backbone) -> Iterator[StepGradients]:
-    """`StepGradients` with `run.micro_batches_at_once` threads, while the body runs."""
+    """`StepGradients` with `run.micro_batches_at_once` threads while the body runs; on a GPU one after the other."""
     at_once = config.run.micro_batches_at_once
-    if at_once == 1:
+    if at_once == 1 or backbone.device.type != "cpu":
         yield StepGradients(config, backbone)
         return
     with ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(1,)) as pool:

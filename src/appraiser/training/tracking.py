@@ -1,4 +1,4 @@
-"""Tracker: the run's own JSONL files are the record; W&B mirrors them.
+"""Tracker: the run's own JSONL files are the record; W&B gets the numbers of the first too.
 
 metrics.jsonl has one object per logged step, samples.jsonl the generated validation answers. W&B is offline unless
 `online` was asked for: a key in the environment is no consent to upload.

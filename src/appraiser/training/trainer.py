@@ -1,4 +1,4 @@
-"""The loop, and nothing but the loop.
+"""A run: model and data made ready, the loop, validation, calibration.
 
 record ids in seeded order -> examples -> micro-batches -> summed loss -> one update per step
 every eval_every steps: answers for a fixed validation sample -> score -> best checkpoint
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from appraiser.adapters import attach_lora
 from appraiser.backbone import Backbone, load
 from appraiser.config import RunConfig, save_config
 from appraiser.data.batches import Batch, collate
@@ -30,7 +31,6 @@ from appraiser.errors import ConfigError, DataError
 from appraiser.evaluation.evaluate import score_predictions, validation_score
 from appraiser.evaluation.metrics import conformal_quantile
 from appraiser.predict import Prediction, Predictor, TrainedTask
-from appraiser.training.adapters import attach_lora
 from appraiser.training.checkpoint import rewrite_task, save_checkpoint
 from appraiser.training.gradients import StepGradients, autocast, step_gradients
 from appraiser.training.optim import build_optimizers, schedule_factor, set_learning_rate, trainable
@@ -113,11 +113,6 @@ class Session:
         self.config = config
         self.data = data
         self.backbone = prepare_model(config, data)
-        if config.run.micro_batches_at_once > 1 and self.backbone.device.type != "cpu":
-            raise ConfigError(
-                f"run.micro_batches_at_once is for CPUs, this run is on {self.backbone.device}",
-                fix="--set run.micro_batches_at_once=1",
-            )
         self.trained = trained_task(config, data)
         self.train_examples = self._source(data.split("train"), is_training=True)
         self.validation = data.split("val")
@@ -201,6 +196,8 @@ class Session:
             if is_last:
                 break
         warnings = [warning for warning in (tracker.warning, self._calibrate(out)) if warning]
+        if run.micro_batches_at_once > 1 and self.backbone.device.type != "cpu":
+            warnings.append(f"run.micro_batches_at_once is for CPUs: not used on {self.backbone.device}")
         if step < plan.num_steps:
             warnings.append(
                 f"run.max_minutes ended the run after {step} of {plan.num_steps} steps, its schedule complete"

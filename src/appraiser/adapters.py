@@ -52,6 +52,7 @@ def load_adapted(folder: Path, base: str, *, dtype: str = "float32", device: Any
         processor = type(backbone.processor).from_pretrained(folder)
     except Exception as error:  # PEFT and safetensors raise many kinds; all mean a damaged adapter
         raise CheckpointError(
-            f"cannot load the adapter in {folder}: {first_line(error)}", fix="train or export it again"
+            f"cannot load the adapter in {folder}: {first_line(error)}",
+            fix="train it again, or copy it again from where it works",
         ) from error
     return Backbone(model, processor, str(folder))
