@@ -84,19 +84,19 @@ def modes(config: str, crops: list[int], dtype: str, tasks: list[str], attention
     rows = [Mode("matmul", "plain", config, 0, dtype)]
     ways = ["plain"] if dtype == "float32" else ["master", "plain"]
     for count in crops:
-        # Memory grows with the batch; from about 2,000 tokens on a batch of one already fills the cores.
-        sizes = [32] if config == "tiny" else [1, 4] if count < 9 else [1]
+        # (pictures per step, micro-batches side by side); memory grows with both.
+        sizes = [(32, 1), (32, 2)] if config == "tiny" else [(1, 1), (4, 1), (4, 2)] if count < 9 else [(1, 1), (2, 2)]
         if "train" in tasks:
             rows.append(Mode("train", "recipe", config, count, dtype))
             rows += [
                 Mode("train", way, config, count, dtype, size, at_once, attention)
-                for size in sizes
+                for size, at_once in sizes
                 for way in ways
                 for attention in attentions
-                for at_once in ([1, 2] if config == "tiny" else [1])
             ]
             if config == "bench":
-                rows.append(Mode("train", ways[0], config, count, dtype, sizes[-1], 1, attentions[0], kept=True))
+                size, at_once = sizes[-1]
+                rows.append(Mode("train", ways[0], config, count, dtype, size, at_once, attentions[0], kept=True))
         if "generate" in tasks:
             rows.append(Mode("generate", "recipe", config, count, dtype))
             for size in sorted({1, 4 if config == "bench" else 32}):

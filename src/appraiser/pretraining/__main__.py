@@ -1,4 +1,4 @@
-"""Make phi3v-tiny again: `python -m appraiser.pretraining OUT [--looking-steps N] [--telling-steps N] [--processes N]`."""
+"""Make phi3v-tiny again: `python -m appraiser.pretraining OUT [--looking-steps N] [--telling-steps N] ...`."""
 
 from __future__ import annotations
 

@@ -1,13 +1,15 @@
 """What is asked about a scene, and the true answer: `ask(scene, rng)` draws one (question, answer) pair.
 
     15 %  What is shown in this image?         Product: Large Navy Check Wool Lamp, Category: LAMPS, Full Price: 340
-    40 %  What is shown, and how many points?  Product: Large Navy Check Wool Lamp, Category: LAMPS, Points: 1340
-    15 %  How many points?                     Points: 1340
-    30 %  one look at one thing                Colour: navy / Count: 3 / Width: 61 percent / ...
+    35 %  What is shown, and how many points   Product: Large Navy Check Wool Lamp, Category: LAMPS, Points: 1340
+          in game B?
+    30 %  How many points in game B?           Points: 1340
+    20 %  one look at one thing                Colour: navy / Count: 3 / Width: 61 percent / ...
 
 The first one has the product's answer format. Its number means nothing: it is drawn without looking at the scene, so
 that the model learns that a number stands there and no price at all before it is fine-tuned. Points are no price of
-anything either, but they follow from what is visible: they teach to compose a number while telling what is there.
+anything either, but they follow from what is visible: they teach to compose a number while telling what is there. Every
+game has its own weights, so that what is learned is to weigh and to write numbers, and not one table.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ from appraiser.pretraining.scenes import PATTERN_NAMES as PATTERNS
 from appraiser.pretraining.shapes import SHAPES
 
 MAIN_QUESTION = "What is shown in this image?"
-SCORED_QUESTION = "What is shown, and how many points?"
-MAIN_SHARE, SCORED_SHARE, POINTS_SHARE = 0.15, 0.40, 0.15
+GAMES = "ABCDEFGH"
+MAIN_SHARE, SCORED_SHARE, POINTS_SHARE = 0.15, 0.35, 0.30
 
 Answer = tuple[str, str]
 
@@ -43,9 +45,10 @@ def ask(scene: Scene, rng: np.random.Generator) -> Answer:
     if kind < MAIN_SHARE:
         return main_question(scene, rng)
     if kind < MAIN_SHARE + SCORED_SHARE:
-        return scored_question(scene)
+        return scored_question(scene, rng)
     if kind < MAIN_SHARE + SCORED_SHARE + POINTS_SHARE:
-        return "How many points?", f"Points: {points(scene.main)}"
+        game = _game(rng)
+        return f"How many points in game {game}?", f"Points: {points(scene.main, game)}"
     looks = [look for look in _LOOKS if look is not _number_of_parts or scene.main.part in COUNTED_PARTS]
     return looks[int(rng.integers(len(looks)))](scene)
 
@@ -57,10 +60,15 @@ def main_question(scene: Scene, rng: np.random.Generator) -> Answer:
     return MAIN_QUESTION, answer
 
 
-def scored_question(scene: Scene) -> Answer:
+def scored_question(scene: Scene, rng: np.random.Generator) -> Answer:
     """The same with the scene's points in the number's place."""
-    thing = scene.main
-    return SCORED_QUESTION, f"Product: {caption(thing)}, Category: {thing.family}, Points: {points(thing)}"
+    thing, game = scene.main, _game(rng)
+    answer = f"Product: {caption(thing)}, Category: {thing.family}, Points: {points(thing, game)}"
+    return f"What is shown, and how many points in game {game}?", answer
+
+
+def _game(rng: np.random.Generator) -> str:
+    return GAMES[int(rng.integers(len(GAMES)))]
 
 
 def caption(thing: Thing) -> str:
@@ -87,13 +95,13 @@ def _meaningless_price(rng: np.random.Generator) -> int:
     return 10 * round(exp(rng.uniform(log(2.0), log(999.0))))
 
 
-def points(thing: Thing) -> int:
+def points(thing: Thing, game: str) -> int:
     """A made-up score: the product of the weights of all that is visible, rounded to tens, 50..9990.
 
     It teaches the skill of composing visible attributes into one number (weights multiply, so logarithms add). It is no
     price of any catalogue: the weights come from a seed, the shapes are of this world, and the word is another one.
     """
-    table = point_weights()
+    table = point_weights(game)
     product = table["base"]
     for slot, name in (("shape", thing.shape), ("material", thing.material), ("size", thing.size)):
         product *= table[f"{slot}/{name}"]
@@ -102,8 +110,8 @@ def points(thing: Thing) -> int:
 
 
 @cache
-def point_weights() -> dict[str, float]:
-    """The table behind `points`, the same on every machine: names sorted, factors drawn from one fixed seed.
+def point_weights(game: str) -> dict[str, float]:
+    """The table behind `points`, the same on every machine: names sorted, factors drawn from the game's fixed seed.
 
     | slot | factor |
     | --- | --- |
@@ -114,7 +122,7 @@ def point_weights() -> dict[str, float]:
     | pattern | 1 for plain, else 0.9 to 1.3 |
     | part | 1 for none, else 1.1 to 1.5 |
     """
-    rng = np.random.default_rng(20_240)
+    rng = np.random.default_rng([20_240, GAMES.index(game)])
     table = {"base": 600.0, "size/small": 0.7, "size/regular": 1.0, "size/large": 1.4, "part/": 1.0}
     table |= {f"shape/{name}": float(np.clip(exp(rng.normal(0, 0.55)), 0.3, 3.0)) for name in sorted(SHAPES)}
     table |= {f"material/{name}": float(np.clip(exp(rng.normal(0, 0.4)), 0.45, 2.2)) for name in sorted(MATERIALS)}

@@ -62,7 +62,7 @@ def dialogue(backbone: Backbone, record_id: str, views: Views, turns: list[tuple
 
 def questions_about(scene: Scene, rng: np.random.Generator, turns: int) -> list[tuple[str, str]]:
     """`turns` different questions in random order, one that asks for the full answer always among them."""
-    asked = dict([scored_question(scene) if rng.random() < SCORED_FIRST else main_question(scene, rng)])
+    asked = dict([scored_question(scene, rng) if rng.random() < SCORED_FIRST else main_question(scene, rng)])
     for _ in range(4 * turns):
         if len(asked) == turns:
             break

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from appraiser.pretraining.questions import (
+    GAMES,
     MAIN_QUESTION,
-    SCORED_QUESTION,
     ask,
     caption,
     darkness,
@@ -139,9 +139,10 @@ def test_the_main_answer_has_the_products_format() -> None:
 
 def test_the_scored_answer_differs_in_its_number_alone() -> None:
     for scene in SCENES[:50]:
-        question, answer = scored_question(scene)
-        assert question == SCORED_QUESTION
-        assert answer.endswith(f", Points: {points(scene.main)}")
+        question, answer = scored_question(scene, np.random.default_rng(0))
+        game = question.removesuffix("?")[-1]
+        assert question == f"What is shown, and how many points in game {game}?"
+        assert answer.endswith(f", Points: {points(scene.main, game)}")
         assert answer.rsplit(",", 1)[0] == main_question(scene, np.random.default_rng(0))[1].rsplit(",", 1)[0]
 
 
@@ -158,12 +159,15 @@ def test_every_answer_follows_from_the_scene() -> None:
     seen = set()
     for scene in SCENES * 8:
         question, answer = ask(scene, rng)
-        if question in (MAIN_QUESTION, SCORED_QUESTION):
+        if question.startswith("What is shown"):
+            continue
+        if question.startswith("How many points in game "):
+            game = question.removesuffix("?")[-1]
+            assert answer == f"Points: {points(scene.main, game)}"
             continue
         seen.add(question.split(" are")[0])
         thing, extent = scene.main, extent_of(scene)
         expected = {
-            "How many points?": f"Points: {points(thing)}",
             "How many things?": f"Count: {len(scene.things)}",
             "What colour is it?": f"Colour: {thing.colour}",
             "What pattern?": f"Pattern: {thing.pattern}",
@@ -186,16 +190,20 @@ def test_the_mix_of_questions_is_the_promised_one() -> None:
     rng = np.random.default_rng(1)
     asked = [ask(SCENES[k % len(SCENES)], rng)[0] for k in range(3000)]
     assert np.mean([question == MAIN_QUESTION for question in asked]) == pytest.approx(0.15, abs=0.03)
-    assert np.mean([question == SCORED_QUESTION for question in asked]) == pytest.approx(0.40, abs=0.03)
-    assert np.mean([question == "How many points?" for question in asked]) == pytest.approx(0.15, abs=0.03)
+    starts = ("What is shown, and how many points", "How many points in game")
+    shares = [np.mean([question.startswith(start) for question in asked]) for start in starts]
+    assert shares == pytest.approx([0.35, 0.30], abs=0.03)
 
 
 def test_points_compose_by_multiplication() -> None:
     thing = replace(SCENES[0].main, shape="fish", material="wool", size="regular", pattern="plain", part="")
-    larger, table = replace(thing, size="large"), point_weights()
-    assert points(thing) == 10 * round(60 * table["shape/fish"] * table["material/wool"])
-    assert points(larger) / points(thing) == pytest.approx(1.4, rel=0.05)
-    assert all(50 <= points(scene.main) <= 9990 for scene in SCENES)
+    larger = replace(thing, size="large")
+    for game in GAMES:
+        table = point_weights(game)
+        assert points(thing, game) == 10 * round(60 * table["shape/fish"] * table["material/wool"])
+        assert points(larger, game) / points(thing, game) == pytest.approx(1.4, rel=0.05)
+        assert all(50 <= points(scene.main, game) <= 9990 for scene in SCENES)
+    assert len({points(thing, game) for game in GAMES}) > 1
 
 
 def test_a_hyphen_starts_no_word() -> None:
