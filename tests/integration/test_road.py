@@ -90,7 +90,7 @@ def test_evaluation_fills_the_report(run: Path, place: Path) -> None:
     assert scores["oracle"]["price"]["median_ape"]["value"] < 0.25
     page = save_result(result, place / "report")
     assert json.loads((place / "report/report.json").read_text())["n"] == scores["n"]
-    assert page.read_text().startswith("<!doctype html>")
+    assert page.read_text().startswith("<!DOCTYPE html>")
 
 
 def test_prediction_of_a_picture_a_folder_and_a_table(run: Path, place: Path) -> None:

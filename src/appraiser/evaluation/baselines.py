@@ -1,4 +1,4 @@
-"""What cheap methods score on the same rows: medians, nearest neighbours and ridge on the untrained tower's features.
+"""What cheap methods score on the same rows: medians, and neighbours and ridge on features of the model's first tower.
 
 A fine-tuned model has to beat all of them to be worth its training.
 """
