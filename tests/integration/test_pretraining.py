@@ -15,9 +15,17 @@ from appraiser.predict import Predictor
 from appraiser.pretraining.pretrain import PretrainingConfig, pretrain
 
 SHORT = PretrainingConfig(
-    looking_steps=2, telling_steps=2, looking_batch_size=4, telling_batch_size=4, replay_size=200,
-    whitening_pictures=20, warmup_steps=1, log_every=1,
-)  # fmt: skip
+    looking_steps=2,
+    weighing_steps=2,
+    telling_steps=2,
+    looking_batch_size=4,
+    weighing_batch_size=4,
+    telling_batch_size=4,
+    replay_size=200,
+    whitening_pictures=20,
+    warmup_steps=1,
+    log_every=1,
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[str
 
 def test_both_stages_run_and_say_so(made: tuple[Path, list[tuple[str, float]]]) -> None:
     _, seen = made
-    assert [stage for stage, _ in seen] == ["looking", "looking", "telling", "telling"]
+    assert [stage for stage, _ in seen] == ["looking", "looking", "weighing", "weighing", "telling", "telling"]
     assert all(np.isfinite(loss) for _, loss in seen)
 
 

@@ -1,7 +1,7 @@
 """Pre-train phi3v-tiny from random weights: `python -m appraiser.pretraining OUT`, under an hour on two cores.
 
-Two stages on rendered scenes of everyday things (`scenes.py`): looking (`looking.py`) trains tower and projector, then
-telling (`telling.py`) trains the decoder. Every core runs one process (`team.py`).
+Three stages on rendered scenes of everyday things (`scenes.py`): looking (`looking.py`) trains tower and projector,
+weighing and telling (`telling.py`) train the decoder. Every core runs one process (`team.py`).
 
 It never sees a catalogue title, a category code or a price that means anything (`questions.py`). Scene k is the same in
 every run; which process draws it depends on their number, and so do the last digits of the weights.
@@ -26,9 +26,9 @@ from appraiser.phi3_v import Phi3VConfig, Phi3VForConditionalGeneration, Phi3VIm
 from appraiser.pretraining.beginning import begin_locally
 from appraiser.pretraining.looking import Looking, look_at, look_batch
 from appraiser.pretraining.replay import Replay
-from appraiser.pretraining.scenes import scene_for
+from appraiser.pretraining.scenes import make_scene, scene_for
 from appraiser.pretraining.team import Team, team_of
-from appraiser.pretraining.telling import dialogue_batch, topic_of
+from appraiser.pretraining.telling import dialogue_batch, topic_of, weighing_batch
 from appraiser.pretraining.tokenizer import build_tokenizer
 from appraiser.training.optim import build_optimizers, schedule_factor, set_learning_rate
 
@@ -42,16 +42,18 @@ class PretrainingConfig:
     """Recipe of phi3v-tiny. Batch sizes are those of all processes together."""
 
     looking_steps: int = 5000
-    telling_steps: int = 1000
+    weighing_steps: int = 750
+    telling_steps: int = 700
     seed: int = 0
     looking_batch_size: int = 64
+    weighing_batch_size: int = 128
     telling_batch_size: int = 32
     fresh_share: float = 0.375
     """New pictures per picture trained on; the others come up again from among the latest `replay_size`."""
     replay_size: int = 6000
     whitening_pictures: int = 800
     """Pictures whose patches the first weights are made from."""
-    turns: int = 4
+    turns: int = 3
     """Questions about each picture: the tower's work is shared by all of them."""
     muon_learning_rate: float = 0.015
     """Of the matrices inside blocks. After 200 steps the first stage's loss was 10.7 with Muon, 12.1 with AdamW."""
@@ -178,6 +180,18 @@ def looking_stage(backbone: Backbone, team: Team, config: PretrainingConfig) -> 
     return Stage("looking", looking, loss_of_next_batch, config.looking_steps)
 
 
+def weighing_stage(backbone: Backbone, team: Team, config: PretrainingConfig) -> Stage:
+    """The decoder alone, without pictures."""
+    backbone.model.model.vision_embed_tokens.requires_grad_(False)
+    share = config.weighing_batch_size // team.size
+    rng = np.random.default_rng(np.random.SeedSequence([config.seed, team.rank, 4]))
+
+    def loss_of_next_batch() -> Tensor:
+        return telling_loss(backbone.model, weighing_batch([make_scene(rng) for _ in range(share)], backbone, rng))
+
+    return Stage("weighing", backbone.model, loss_of_next_batch, config.weighing_steps)
+
+
 def telling_stage(backbone: Backbone, team: Team, config: PretrainingConfig) -> Stage:
     """The decoder alone, asked for whole answers."""
     backbone.model.model.vision_embed_tokens.requires_grad_(False)
@@ -207,8 +221,8 @@ def telling_loss(model: Phi3VForConditionalGeneration, batch: Batch) -> Tensor:
     return model(**batch.inputs, labels=batch.labels, answer_only=True, use_cache=False).loss
 
 
-def train_both(team: Team, folder: Path, config: PretrainingConfig, progress: Progress | None = None) -> Backbone:
-    """What every process does: both stages, starting from the model in `folder`; rank 0 keeps the first stage's."""
+def train_all(team: Team, folder: Path, config: PretrainingConfig, progress: Progress | None = None) -> Backbone:
+    """What every process does: all stages, starting from the model in `folder`; rank 0 keeps the first stage's."""
     report = progress or (lambda stage, numbers: None)
     backbone = load(folder, attention="eager")  # faster than PyTorch's own on CPUs at 85 to 200 tokens
     model = backbone.model.train()
@@ -217,6 +231,7 @@ def train_both(team: Team, folder: Path, config: PretrainingConfig, progress: Pr
     run_stage(looking_stage(backbone, team, config), team, config, report)
     if team.rank == 0:
         backbone.save(folder)
+    run_stage(weighing_stage(backbone, team, config), team, config, report)
     run_stage(telling_stage(backbone, team, config), team, config, report)
     model.eval()
     return backbone
@@ -231,8 +246,8 @@ def pretrain(out: Path, config: PretrainingConfig, progress: Progress) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     begin(out, config)
-    with team_of(config.num_processes, train_both, out, config) as team:
-        backbone = train_both(team, out, config, progress)
+    with team_of(config.num_processes, train_all, out, config) as team:
+        backbone = train_all(team, out, config, progress)
     # Half the size in the wheel; matrices of this size lose nothing that a score would show.
     backbone.model.to(torch.bfloat16)
     backbone.save(out)

@@ -33,7 +33,7 @@ from appraiser.pretraining.scenes import PATTERN_NAMES as PATTERNS
 from appraiser.pretraining.shapes import SHAPES
 
 MAIN_QUESTION = "What is shown in this image?"
-GAMES = "ABCDEFGH"
+GAMES = "ABCD"
 MAIN_SHARE, SCORED_SHARE, POINTS_SHARE = 0.15, 0.35, 0.30
 
 Answer = tuple[str, str]
@@ -65,6 +65,12 @@ def scored_question(scene: Scene, rng: np.random.Generator) -> Answer:
     thing, game = scene.main, _game(rng)
     answer = f"Product: {caption(thing)}, Category: {thing.family}, Points: {points(thing, game)}"
     return f"What is shown, and how many points in game {game}?", answer
+
+
+def weighing_question(scene: Scene, rng: np.random.Generator) -> Answer:
+    """The points of a thing that is described and not shown."""
+    game = _game(rng)
+    return f"{caption(scene.main)}: how many points in game {game}?", f"Points: {points(scene.main, game)}"
 
 
 def _game(rng: np.random.Generator) -> str:

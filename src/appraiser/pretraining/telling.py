@@ -1,4 +1,7 @@
-"""Second stage: the decoder learns to answer in the product's format from what the tower sees.
+"""Second and third stage: the decoder learns to weigh words, then to answer in the product's format from what is seen.
+
+Weighing has no pictures, so a row costs a sixth: from words alone the points of one game are off by 3 % after 32,000
+rows, while 32,000 pictures with four questions each had left them at "about 1,000 for everything".
 
 Tower and projector stay as they are: trained along from a weak tower, they lost half of what they could tell (shapes
 42 % to 18 %).
@@ -13,7 +16,7 @@ import numpy as np
 
 from appraiser.backbone import IGNORE_INDEX, Backbone, Views
 from appraiser.data.batches import Batch, Example, collate
-from appraiser.pretraining.questions import ask, main_question, scored_question
+from appraiser.pretraining.questions import ask, main_question, scored_question, weighing_question
 from appraiser.pretraining.scenes import Scene, render
 
 SCORED_FIRST = 0.75
@@ -58,6 +61,17 @@ def dialogue(backbone: Backbone, record_id: str, views: Views, turns: list[tuple
         ids += asked + told
         labels += [IGNORE_INDEX] * len(asked) + told
     return Example(record_id, tuple(ids), tuple(labels), (views,))
+
+
+def weighing_batch(scenes: Sequence[Scene], backbone: Backbone, rng: np.random.Generator) -> Batch:
+    """One row per scene: its main thing in words, and its points."""
+    rows = []
+    for number, scene in enumerate(scenes):
+        question, answer = weighing_question(scene, rng)
+        asked = backbone.prompt_ids(f"<|user|>\n{question}<|end|>\n<|assistant|>\n", [])
+        told = backbone.completion_ids(answer)
+        rows.append(Example(str(number), tuple(asked + told), (IGNORE_INDEX,) * len(asked) + tuple(told), ()))
+    return collate(rows, backbone)
 
 
 def questions_about(scene: Scene, rng: np.random.Generator, turns: int) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from appraiser.pretraining.questions import (
     points,
     scored_question,
     title_case,
+    weighing_question,
 )
 from appraiser.pretraining.scenes import (
     COUNTED_PARTS,
@@ -204,6 +205,14 @@ def test_points_compose_by_multiplication() -> None:
         assert points(larger, game) / points(thing, game) == pytest.approx(1.4, rel=0.05)
         assert all(50 <= points(scene.main, game) <= 9990 for scene in SCENES)
     assert len({points(thing, game) for game in GAMES}) > 1
+
+
+def test_what_is_described_has_the_points_of_what_is_shown() -> None:
+    for item, scene in enumerate(SCENES[:30]):
+        question, answer = weighing_question(scene, np.random.default_rng(item))
+        game = question.removesuffix("?")[-1]
+        assert question == f"{caption(scene.main)}: how many points in game {game}?"
+        assert answer == f"Points: {points(scene.main, game)}"
 
 
 def test_a_hyphen_starts_no_word() -> None:
