@@ -12,7 +12,9 @@ from PIL import Image
 
 from appraiser.backbone import load
 from appraiser.predict import Predictor
+from appraiser.errors import ConfigError
 from appraiser.pretraining.pretrain import PretrainingConfig, pretrain
+from appraiser.pretraining.team import Team, team_of
 
 SHORT = PretrainingConfig(
     looking_steps=2,
@@ -31,13 +33,11 @@ SHORT = PretrainingConfig(
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[str, float]]]:
     seen: list[tuple[str, float]] = []
-    threads = torch.get_num_threads()
     out = pretrain(tmp_path_factory.mktemp("tiny"), SHORT, lambda stage, numbers: seen.append((stage, numbers["loss"])))
-    torch.set_num_threads(threads)
     return out, seen
 
 
-def test_both_stages_run_and_say_so(made: tuple[Path, list[tuple[str, float]]]) -> None:
+def test_all_stages_run_and_say_so(made: tuple[Path, list[tuple[str, float]]]) -> None:
     _, seen = made
     assert [stage for stage, _ in seen] == ["looking", "looking", "weighing", "weighing", "telling", "telling"]
     assert all(np.isfinite(loss) for _, loss in seen)
@@ -60,3 +60,29 @@ def test_one_process_follows_the_same_recipe(made: tuple[Path, list[tuple[str, f
     single = PretrainingConfig(**{**SHORT.__dict__, "num_processes": 1, "telling_steps": 1})
     pretrain(out.with_name("alone"), single, lambda stage, numbers: alone.append(numbers["loss"]))
     assert alone[0] == pytest.approx(seen[0][1], rel=0.2)
+
+
+def test_a_batch_that_processes_cannot_share_evenly_is_refused() -> None:
+    with pytest.raises(ConfigError, match="telling_batch_size is 5, which 2 processes"):
+        PretrainingConfig(telling_batch_size=5)
+
+
+def _average(team: Team, folder: Path) -> None:
+    """Gradients that differ by process; one parameter has none anywhere."""
+    parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((2, 3), (4,), (5,))]
+    for number, parameter in enumerate(parameters[:2]):
+        parameter.grad = torch.full_like(parameter, 10.0 * team.rank + number)
+    team.average_gradients(parameters)
+    torch.save([parameter.grad for parameter in parameters], folder / f"{team.rank}.pt")
+
+
+def test_every_process_gets_the_mean_of_all_gradients(tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    with team_of(2, _average, tmp_path) as team:
+        _average(team, tmp_path)
+    for rank in range(2):
+        first, second, third = torch.load(tmp_path / f"{rank}.pt")
+        assert torch.equal(first, torch.full((2, 3), 5.0))
+        assert torch.equal(second, torch.full((4,), 6.0))
+        assert third is None
+    assert torch.get_num_threads() == threads

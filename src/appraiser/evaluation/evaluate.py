@@ -235,7 +235,7 @@ BASELINE_NAMES = {
     "global_median": "one price for everything",
     "category_median": "the median price of the true category",
     "knn": "nearest neighbours",
-    "ridge": "linear regression on the tower before fine-tuning's features",
+    "ridge": "linear regression on the features of the tower before fine-tuning",
 }
 
 

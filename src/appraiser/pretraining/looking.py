@@ -22,7 +22,8 @@ from torch.nn import functional
 from appraiser.backbone import Backbone
 from appraiser.data.samples.textures import COLOURS, MATERIALS, PATTERNS
 from appraiser.phi3_v import Phi3VForConditionalGeneration
-from appraiser.pretraining.scenes import PARTS, Scene, draw
+from appraiser.pretraining.parts import PARTS
+from appraiser.pretraining.scenes import Scene, draw
 from appraiser.pretraining.shapes import SHAPES
 
 # What the heads tell apart; index of a value = class.
@@ -39,7 +40,7 @@ _PART = list(ATTRIBUTES).index("part")
 _WHOLE_ONLY = ("size",)
 """What no patch can know by itself or needs to."""
 _BARE_WEIGHT = 0.15
-"""Weight of a patch without a part: there are about ten times as many of them."""
+"""Weight of a patch without a part: there are far more of them than of those with one."""
 _PART_SHARE = 0.08
 """A patch shows a part from this share of its area on."""
 _MOST_SHIFT = 4

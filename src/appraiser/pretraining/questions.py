@@ -20,16 +20,10 @@ from math import exp, log
 
 import numpy as np
 
-from appraiser.pretraining.scenes import (
-    COUNTED_PARTS,
-    PARTS,
-    PLAIN,
-    Scene,
-    Thing,
-    extent_of,
-)
+from appraiser.pretraining.parts import COUNTED_PARTS, PARTS
 from appraiser.pretraining.scenes import MATERIAL_NAMES as MATERIALS
 from appraiser.pretraining.scenes import PATTERN_NAMES as PATTERNS
+from appraiser.pretraining.scenes import PLAIN, Scene, Thing, extent_of
 from appraiser.pretraining.shapes import SHAPES
 
 MAIN_QUESTION = "What is shown in this image?"

@@ -1,4 +1,4 @@
-"""The latest items of an endless stream, each used several times: to draw a picture costs half a step on it."""
+"""The latest items of an endless stream, each used several times: to draw a picture costs a third of training on it."""
 
 from __future__ import annotations
 

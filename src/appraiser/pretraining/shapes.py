@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 FloatArray = NDArray[np.float32]
 Points = NDArray[np.float64]
@@ -32,12 +32,6 @@ class Outline:
     """Pieces of one instance; the bodies touch the unit square on its longer side and are centred in it."""
 
     pieces: tuple[Piece, ...]
-
-    def bounds(self) -> tuple[float, float]:
-        """Width and height of the bodies; the larger one is 1."""
-        body = np.concatenate([points for kind, points in self.pieces if kind == "body"])
-        width, height = np.ptp(body, axis=0)
-        return float(width), float(height)
 
 
 class _Dice:
@@ -705,3 +699,9 @@ def rasterise(
             pens[1].polygon(pixels, fill=0)
     body, detail = (np.asarray(mask.reduce(2), dtype=np.float32) * np.float32(1 / 255) for mask in masks)
     return body, np.minimum(body, detail)
+
+
+def blurred(mask: FloatArray, radius: float) -> FloatArray:
+    """The mean of [H, W] over a square of `radius` pixels to each side, at least one."""
+    image = Image.fromarray((mask * 255).astype(np.uint8)).filter(ImageFilter.BoxBlur(max(1.0, radius)))
+    return np.asarray(image, dtype=np.float32) * np.float32(1 / 255)

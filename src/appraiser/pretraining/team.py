@@ -45,6 +45,7 @@ def team_of(size: int, work: Callable[..., Any], *arguments: Any) -> Iterator[Te
 
     A process that dies breaks the connection, so the others stop with an error instead of waiting.
     """
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody outside this machine takes part
@@ -65,6 +66,7 @@ def team_of(size: int, work: Callable[..., Any], *arguments: Any) -> Iterator[Te
                 process.terminate()
             if distributed.is_initialized():
                 distributed.destroy_process_group()
+            torch.set_num_threads(threads)
 
 
 def _meet(folder: Path, rank: int, size: int) -> Team:

@@ -94,8 +94,12 @@ def step_gradients(config: RunConfig, backbone: Backbone) -> Iterator[StepGradie
     if at_once == 1 or backbone.device.type != "cpu":
         yield StepGradients(config, backbone)
         return
-    with ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield StepGradients(config, backbone, pool)
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield StepGradients(config, backbone, pool)
+    finally:
+        torch.set_num_threads(threads)  # the workers' number reaches libraries that keep one for the whole process
 
 
 def autocast(config: RunConfig, device: torch.device) -> AbstractContextManager[Any]:

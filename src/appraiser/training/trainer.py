@@ -198,6 +198,11 @@ class Session:
         warnings = [warning for warning in (tracker.warning, self._calibrate(out)) if warning]
         if run.micro_batches_at_once > 1 and self.backbone.device.type != "cpu":
             warnings.append(f"run.micro_batches_at_once is for CPUs: not used on {self.backbone.device}")
+        elif run.micro_batches_at_once > run.batch_size // run.micro_batch_size:
+            warnings.append(
+                f"run.micro_batches_at_once={run.micro_batches_at_once}: a step of run.batch_size={run.batch_size} has "
+                f"only {run.batch_size // run.micro_batch_size} micro-batches, so that many run side by side"
+            )
         if step < plan.num_steps:
             warnings.append(
                 f"run.max_minutes ended the run after {step} of {plan.num_steps} steps, its schedule complete"

@@ -11,9 +11,10 @@ import torch
 from appraiser.backbone import Backbone
 from appraiser.pretraining.beginning import POSITION_CHANNELS, REACH, begin_locally
 from appraiser.pretraining.looking import ATTRIBUTES, Looking, look_at, look_batch
+from appraiser.pretraining.parts import PARTS
 from appraiser.pretraining.pretrain import PATCHES_PER_SIDE, new_backbone
 from appraiser.pretraining.replay import Replay
-from appraiser.pretraining.scenes import PARTS, draw, scene_for
+from appraiser.pretraining.scenes import draw, scene_for
 
 PX = 144
 
