@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from appraiser.backbone import load
-from appraiser.predict import Predictor
 from appraiser.errors import ConfigError
+from appraiser.predict import Predictor
 from appraiser.pretraining.pretrain import PretrainingConfig, pretrain
 from appraiser.pretraining.team import Team, team_of
 

@@ -1,15 +1,14 @@
 """What is asked about a scene, and the true answer: `ask(scene, rng)` draws one (question, answer) pair.
 
-    15 %  What is shown in this image?         Product: Large Navy Check Wool Lamp, Category: LAMPS, Full Price: 340
-    35 %  What is shown, and how many points   Product: Large Navy Check Wool Lamp, Category: LAMPS, Points: 1340
-          in game B?
-    30 %  How many points in game B?           Points: 1340
-    20 %  one look at one thing                Colour: navy / Count: 3 / Width: 61 percent / ...
+     5 %  What is shown in this image?            Product: Large Navy Check Wool Lamp, Category: LAMPS, Full Price: 340
+    45 %  What is shown, and how many points?     Product: Large Navy Check Wool Lamp, Category: LAMPS, Points: 1340
+    30 %  How many points?                        Points: 1340
+    20 %  one look at one thing                   Colour: navy / Count: 3 / Width: 61 percent / ...
 
 The first one has the product's answer format. Its number means nothing: it is drawn without looking at the scene, so
-that the model learns that a number stands there and no price at all before it is fine-tuned. Points are no price of
-anything either, but they follow from what is visible: they teach to compose a number while telling what is there. Every
-game has its own weights, so that what is learned is to weigh and to write numbers, and not one table.
+that the model learns that a number stands there and no price at all before it is fine-tuned. It is rare, because it
+also teaches that what is seen does not matter there. Points are no price of anything either, but they follow from what
+is visible: they teach to compose a number while telling what is there.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ from appraiser.pretraining.scenes import PLAIN, Scene, Thing, extent_of
 from appraiser.pretraining.shapes import SHAPES
 
 MAIN_QUESTION = "What is shown in this image?"
-GAMES = "ABCD"
-MAIN_SHARE, SCORED_SHARE, POINTS_SHARE = 0.15, 0.35, 0.30
+SCORED_QUESTION = "What is shown, and how many points?"
+MAIN_SHARE, SCORED_SHARE, POINTS_SHARE = 0.05, 0.45, 0.30
 
 Answer = tuple[str, str]
 
@@ -39,10 +38,9 @@ def ask(scene: Scene, rng: np.random.Generator) -> Answer:
     if kind < MAIN_SHARE:
         return main_question(scene, rng)
     if kind < MAIN_SHARE + SCORED_SHARE:
-        return scored_question(scene, rng)
+        return scored_question(scene)
     if kind < MAIN_SHARE + SCORED_SHARE + POINTS_SHARE:
-        game = _game(rng)
-        return f"How many points in game {game}?", f"Points: {points(scene.main, game)}"
+        return "How many points?", f"Points: {points(scene.main)}"
     looks = [look for look in _LOOKS if look is not _number_of_parts or scene.main.part in COUNTED_PARTS]
     return looks[int(rng.integers(len(looks)))](scene)
 
@@ -54,21 +52,16 @@ def main_question(scene: Scene, rng: np.random.Generator) -> Answer:
     return MAIN_QUESTION, answer
 
 
-def scored_question(scene: Scene, rng: np.random.Generator) -> Answer:
+def scored_question(scene: Scene) -> Answer:
     """The same with the scene's points in the number's place."""
-    thing, game = scene.main, _game(rng)
-    answer = f"Product: {caption(thing)}, Category: {thing.family}, Points: {points(thing, game)}"
-    return f"What is shown, and how many points in game {game}?", answer
+    thing = scene.main
+    return SCORED_QUESTION, f"Product: {caption(thing)}, Category: {thing.family}, Points: {points(thing)}"
 
 
-def weighing_question(scene: Scene, rng: np.random.Generator) -> Answer:
-    """The points of a thing that is described and not shown."""
-    game = _game(rng)
-    return f"{caption(scene.main)}: how many points in game {game}?", f"Points: {points(scene.main, game)}"
-
-
-def _game(rng: np.random.Generator) -> str:
-    return GAMES[int(rng.integers(len(GAMES)))]
+def described_question(scene: Scene) -> Answer:
+    """The same about a thing that is described and not shown."""
+    question, answer = scored_question(scene)
+    return f"{caption(scene.main)}. {question}", answer
 
 
 def caption(thing: Thing) -> str:
@@ -95,13 +88,13 @@ def _meaningless_price(rng: np.random.Generator) -> int:
     return 10 * round(exp(rng.uniform(log(2.0), log(999.0))))
 
 
-def points(thing: Thing, game: str) -> int:
+def points(thing: Thing) -> int:
     """A made-up score: the product of the weights of all that is visible, rounded to tens, 50..9990.
 
     It teaches the skill of composing visible attributes into one number (weights multiply, so logarithms add). It is no
     price of any catalogue: the weights come from a seed, the shapes are of this world, and the word is another one.
     """
-    table = point_weights(game)
+    table = point_weights()
     product = table["base"]
     for slot, name in (("shape", thing.shape), ("material", thing.material), ("size", thing.size)):
         product *= table[f"{slot}/{name}"]
@@ -110,8 +103,8 @@ def points(thing: Thing, game: str) -> int:
 
 
 @cache
-def point_weights(game: str) -> dict[str, float]:
-    """The table behind `points`, the same on every machine: names sorted, factors drawn from the game's fixed seed.
+def point_weights() -> dict[str, float]:
+    """The table behind `points`, the same on every machine: names sorted, factors drawn from a fixed seed.
 
     | slot | factor |
     | --- | --- |
@@ -122,7 +115,7 @@ def point_weights(game: str) -> dict[str, float]:
     | pattern | 1 for plain, else 0.9 to 1.3 |
     | part | 1 for none, else 1.1 to 1.5 |
     """
-    rng = np.random.default_rng([20_240, GAMES.index(game)])
+    rng = np.random.default_rng([20_240, 0])
     table = {"base": 600.0, "size/small": 0.7, "size/regular": 1.0, "size/large": 1.4, "part/": 1.0}
     table |= {f"shape/{name}": float(np.clip(exp(rng.normal(0, 0.55)), 0.3, 3.0)) for name in sorted(SHAPES)}
     table |= {f"material/{name}": float(np.clip(exp(rng.normal(0, 0.4)), 0.45, 2.2)) for name in sorted(MATERIALS)}

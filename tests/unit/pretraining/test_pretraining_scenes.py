@@ -8,20 +8,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from appraiser.pretraining.parts import COUNTED_PARTS, PARTS
 from appraiser.pretraining.questions import (
-    GAMES,
     MAIN_QUESTION,
+    SCORED_QUESTION,
     ask,
     caption,
     darkness,
+    described_question,
     main_question,
     point_weights,
     points,
     scored_question,
     title_case,
-    weighing_question,
 )
-from appraiser.pretraining.parts import COUNTED_PARTS, PARTS
 from appraiser.pretraining.scenes import EXTENTS, Scene, draw, extent_of, make_scene, render, scene_for
 from appraiser.pretraining.shapes import SHAPES, rasterise, silhouette
 
@@ -132,10 +132,9 @@ def test_the_main_answer_has_the_products_format() -> None:
 
 def test_the_scored_answer_differs_in_its_number_alone() -> None:
     for scene in SCENES[:50]:
-        question, answer = scored_question(scene, np.random.default_rng(0))
-        game = question.removesuffix("?")[-1]
-        assert question == f"What is shown, and how many points in game {game}?"
-        assert answer.endswith(f", Points: {points(scene.main, game)}")
+        question, answer = scored_question(scene)
+        assert question == "What is shown, and how many points?"
+        assert answer.endswith(f", Points: {points(scene.main)}")
         assert answer.rsplit(",", 1)[0] == main_question(scene, np.random.default_rng(0))[1].rsplit(",", 1)[0]
 
 
@@ -154,9 +153,8 @@ def test_every_answer_follows_from_the_scene() -> None:
         question, answer = ask(scene, rng)
         if question.startswith("What is shown"):
             continue
-        if question.startswith("How many points in game "):
-            game = question.removesuffix("?")[-1]
-            assert answer == f"Points: {points(scene.main, game)}"
+        if question == "How many points?":
+            assert answer == f"Points: {points(scene.main)}"
             continue
         seen.add(question.split(" are")[0])
         thing, extent = scene.main, extent_of(scene)
@@ -182,29 +180,25 @@ def test_every_answer_follows_from_the_scene() -> None:
 def test_the_mix_of_questions_is_the_promised_one() -> None:
     rng = np.random.default_rng(1)
     asked = [ask(SCENES[k % len(SCENES)], rng)[0] for k in range(3000)]
-    assert np.mean([question == MAIN_QUESTION for question in asked]) == pytest.approx(0.15, abs=0.03)
-    starts = ("What is shown, and how many points", "How many points in game")
-    shares = [np.mean([question.startswith(start) for question in asked]) for start in starts]
-    assert shares == pytest.approx([0.35, 0.30], abs=0.03)
+    assert np.mean([question == MAIN_QUESTION for question in asked]) == pytest.approx(0.05, abs=0.02)
+    shares = [np.mean([question == one for question in asked]) for one in (SCORED_QUESTION, "How many points?")]
+    assert shares == pytest.approx([0.45, 0.30], abs=0.03)
 
 
 def test_points_compose_by_multiplication() -> None:
     thing = replace(SCENES[0].main, shape="fish", material="wool", size="regular", pattern="plain", part="")
     larger = replace(thing, size="large")
-    for game in GAMES:
-        table = point_weights(game)
-        assert points(thing, game) == 10 * round(60 * table["shape/fish"] * table["material/wool"])
-        assert points(larger, game) / points(thing, game) == pytest.approx(1.4, rel=0.05)
-        assert all(50 <= points(scene.main, game) <= 9990 for scene in SCENES)
-    assert len({points(thing, game) for game in GAMES}) > 1
+    table = point_weights()
+    assert points(thing) == 10 * round(60 * table["shape/fish"] * table["material/wool"])
+    assert points(larger) / points(thing) == pytest.approx(1.4, rel=0.05)
+    assert all(50 <= points(scene.main) <= 9990 for scene in SCENES)
 
 
-def test_what_is_described_has_the_points_of_what_is_shown() -> None:
-    for item, scene in enumerate(SCENES[:30]):
-        question, answer = weighing_question(scene, np.random.default_rng(item))
-        game = question.removesuffix("?")[-1]
-        assert question == f"{caption(scene.main)}: how many points in game {game}?"
-        assert answer == f"Points: {points(scene.main, game)}"
+def test_what_is_described_gets_the_answer_of_what_is_shown() -> None:
+    for scene in SCENES[:30]:
+        question, answer = described_question(scene)
+        assert question == f"{caption(scene.main)}. {SCORED_QUESTION}"
+        assert answer == scored_question(scene)[1]
 
 
 def test_a_hyphen_starts_no_word() -> None:
