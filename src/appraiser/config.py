@@ -110,7 +110,8 @@ class RunSettings(Section):
 
     out: str
     """Run folder; must not exist or be empty."""
-    epochs: PositiveFloat = 2.0
+    epochs: PositiveFloat | None = 2.0
+    """Passes over the training records; unset: as many as max_minutes allows."""
     steps: PositiveInt | None = None
     """Number of optimizer steps; unset: from epochs."""
     max_minutes: PositiveFloat | None = None
@@ -161,6 +162,8 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
+        if self.run.epochs is None and self.run.steps is None and self.run.max_minutes is None:
+            raise ValueError("run.epochs, run.steps and run.max_minutes are all unset: the run would never end")
         if self.run.batch_size % self.run.micro_batch_size:
             raise ValueError(
                 f"run.batch_size {self.run.batch_size} is not a multiple of run.micro_batch_size "

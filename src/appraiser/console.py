@@ -70,8 +70,9 @@ def train_with_progress(config: RunConfig, *, dry_run: bool = False) -> RunSumma
         def on_plan(plan: TrainingPlan) -> None:
             flight = plan.preflight
             norms = ", ".join(f"{part} {norm:.2g}" for part, norm in flight.gradient_norms.items())
+            length = f"{plan.num_steps} steps" if plan.num_steps else f"as many steps as {plan.max_minutes:g} min allow"
             stderr.print(
-                f"{plan.num_records} records, {plan.num_steps} steps; {plan.num_trained / 1e6:.2f} of "
+                f"{plan.num_records} records, {length}; {plan.num_trained / 1e6:.2f} of "
                 f"{plan.num_parameters / 1e6:.2f} million parameters trained; {plan.num_crops} crop(s), "
                 f"{flight.num_image_tokens} image tokens of {flight.num_tokens}, {flight.num_supervised_tokens} "
                 f"supervised:\n  {flight.supervised_text!r}\nThe picture reaches the model: another one changes "
@@ -82,10 +83,11 @@ def train_with_progress(config: RunConfig, *, dry_run: bool = False) -> RunSumma
 
         def report(what: str, numbers: dict[str, float]) -> None:
             if what == "train":
+                of = f"/{numbers['of']:.0f}" if "of" in numbers else ""
                 progress.update(
                     task,
                     completed=numbers["done"],
-                    description=f"step {numbers['step']:.0f}/{numbers['of']:.0f}  loss {numbers['train/loss']:.3f}  "
+                    description=f"step {numbers['step']:.0f}{of}  loss {numbers['train/loss']:.3f}  "
                     f"{numbers['train/pictures_per_s']:.0f} pictures/s",
                 )
             else:

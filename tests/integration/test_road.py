@@ -148,6 +148,21 @@ def test_a_run_is_repeated_exactly_by_its_config(place: Path, run: Path) -> None
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_a_run_without_epochs_lasts_as_long_as_its_minutes(place: Path) -> None:
+    minutes = {"steps": None, "epochs": None, "max_minutes": 0.02, "eval_every": 1000}
+    seen: list[dict[str, float]] = []
+    summary = train(
+        settings(place, "minutes", run=minutes),
+        progress=lambda what, numbers: seen.append(numbers) if what == "train" else None,
+    )
+    assert summary.training_seconds >= 0.02 * 60
+    assert summary.steps > 1
+    assert not any("max_minutes" in warning for warning in summary.warnings)
+    assert not any("of" in numbers for numbers in seen)
+    assert [numbers["done"] for numbers in seen] == sorted(numbers["done"] for numbers in seen)
+    assert seen[-1]["done"] == 1.0
+
+
 def test_a_run_never_overwrites_another(run: Path, place: Path) -> None:
     with pytest.raises(ConfigError, match="exists and is not empty"):
         train(settings(place, "run"))

@@ -110,6 +110,7 @@ def test_all_problems_are_shown_at_once():
     [
         ("run.micro_batch_size=5", "run.batch_size 32 is not a multiple of run.micro_batch_size 5"),
         ("optim.learning_rate=0", "nothing would be learned"),
+        ("run.max_minutes=null", "the run would never end"),
     ],
 )
 def test_settings_that_do_not_fit_each_other_are_refused(override, message):

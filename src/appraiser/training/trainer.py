@@ -6,6 +6,7 @@ every eval_every steps: answers for a fixed validation sample -> score -> best c
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import time
@@ -43,7 +44,9 @@ class TrainingPlan:
     """What a run will do, known before its first step."""
 
     num_records: int
-    num_steps: int
+    num_steps: int | None
+    """None: until `max_minutes` are over."""
+    max_minutes: float | None
     num_trained: int
     num_parameters: int
     num_crops: int
@@ -139,9 +142,11 @@ class Session:
         )
 
     @property
-    def num_steps(self) -> int:
-        wanted = math.ceil(self.config.run.epochs * len(self.train_examples) / self.config.run.batch_size)
-        return self.config.run.steps or max(1, wanted)
+    def num_steps(self) -> int | None:
+        run = self.config.run
+        if run.steps is not None or run.epochs is None:
+            return run.steps
+        return max(1, math.ceil(run.epochs * len(self.train_examples) / run.batch_size))
 
     def plan(self) -> TrainingPlan:
         """Run the preflight and say what training will do."""
@@ -150,6 +155,7 @@ class Session:
         return TrainingPlan(
             num_records=len(self.train_examples),
             num_steps=self.num_steps,
+            max_minutes=self.config.run.max_minutes,
             num_trained=sum(parameter.numel() for _, parameter in trainable(self.backbone.model)),
             num_parameters=sum(parameter.numel() for parameter in self.backbone.network.parameters()),
             num_crops=self.backbone.num_crops,
@@ -170,7 +176,7 @@ class Session:
         best_metrics: dict[str, Any] = {}
         window: list[StepStats] = []
         for step, batches in enumerate(self._micro_batches(plan.num_steps), start=1):
-            done = (step - 1) / plan.num_steps
+            done = (step - 1) / plan.num_steps if plan.num_steps else 0.0
             if run.max_minutes is not None:  # a slower machine takes fewer steps, but ends its schedule all the same
                 done = max(done, trained_s / (60 * run.max_minutes))
             begun = time.monotonic()
@@ -184,7 +190,8 @@ class Session:
                     "train/epoch": step * run.batch_size / plan.num_records
                 }
                 tracker.log(step, numbers)
-                progress("train", numbers | {"step": step, "of": plan.num_steps, "done": 1.0 if is_last else done})
+                numbers |= {"step": step, "done": 1.0 if is_last else done}
+                progress("train", numbers | ({"of": plan.num_steps} if plan.num_steps else {}))
                 window = []
             if step % run.eval_every == 0 or is_last:
                 part, score = self._validate(step, tracker)
@@ -203,7 +210,7 @@ class Session:
                 f"run.micro_batches_at_once={run.micro_batches_at_once}: a step of run.batch_size={run.batch_size} has "
                 f"only {run.batch_size // run.micro_batch_size} micro-batches, so that many run side by side"
             )
-        if step < plan.num_steps:
+        if plan.num_steps and step < plan.num_steps:
             warnings.append(
                 f"run.max_minutes ended the run after {step} of {plan.num_steps} steps, its schedule complete"
             )
@@ -220,7 +227,7 @@ class Session:
             warnings,
         )
 
-    def _micro_batches(self, num_steps: int) -> Iterator[list[Batch]]:
+    def _micro_batches(self, num_steps: int | None) -> Iterator[list[Batch]]:
         """The micro-batches of each step; pictures of the next step are processed while this one is computed."""
         run = self.config.run
         order = record_order(len(self.train_examples), run.seed)
@@ -235,9 +242,9 @@ class Session:
 
         with ThreadPoolExecutor(1) as pool:
             following = pool.submit(prepare, [next(order) for _ in range(run.batch_size)])
-            for step in range(num_steps):
+            for step in itertools.count() if num_steps is None else range(num_steps):
                 ready = following.result()
-                if step + 1 < num_steps:
+                if num_steps is None or step + 1 < num_steps:
                     following = pool.submit(prepare, [next(order) for _ in range(run.batch_size)])
                 yield ready
 
