@@ -70,7 +70,7 @@ def train_with_progress(config: RunConfig, *, dry_run: bool = False) -> RunSumma
         def on_plan(plan: TrainingPlan) -> None:
             flight = plan.preflight
             norms = ", ".join(f"{part} {norm:.2g}" for part, norm in flight.gradient_norms.items())
-            length = f"{plan.num_steps} steps" if plan.num_steps else f"as many steps as {plan.max_minutes:g} min allow"
+            length = f"{plan.num_steps} steps" if plan.num_steps else f"steps for {config.run.max_minutes:g} minutes"
             stderr.print(
                 f"{plan.num_records} records, {length}; {plan.num_trained / 1e6:.2f} of "
                 f"{plan.num_parameters / 1e6:.2f} million parameters trained; {plan.num_crops} crop(s), "

@@ -163,6 +163,14 @@ def test_a_run_without_epochs_lasts_as_long_as_its_minutes(place: Path) -> None:
     assert seen[-1]["done"] == 1.0
 
 
+def test_more_micro_batches_at_once_than_a_step_has_is_said(place: Path) -> None:
+    run = {"steps": 1, "batch_size": 4, "micro_batch_size": 2}
+    for at_once, expected in ((2, 0), (3, 1)):
+        summary = train(settings(place, f"at-once-{at_once}", run=run | {"micro_batches_at_once": at_once}))
+        said = [warning for warning in summary.warnings if "has only 2 micro-batches" in warning]
+        assert len(said) == expected
+
+
 def test_a_run_never_overwrites_another(run: Path, place: Path) -> None:
     with pytest.raises(ConfigError, match="exists and is not empty"):
         train(settings(place, "run"))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from appraiser.pretraining.shapes import FloatArray, blurred
+from appraiser.pretraining.outlines import FloatArray, blurred
 
 Rgb = tuple[float, float, float]
 Pixel = tuple[float, float]

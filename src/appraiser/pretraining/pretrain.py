@@ -61,7 +61,7 @@ class PretrainingConfig:
     adam_learning_rate: float = 1e-3
     weight_decay: float = 0.01
     decoder_weight_decay: float = 0.4
-    """Of the stages that train the decoder. At 0.01 its matrices grow so large that fine-tuning hardly turns them."""
+    """Of the stages that train the decoder. At 0.01 its matrices grow, and fine-tuning prices worsens (docs/log.md)."""
     warmup_steps: int = 50
     picture_px: int = 144
     bfloat16: bool = True

@@ -19,8 +19,9 @@ from PIL import Image, ImageFilter
 
 from appraiser.data.samples.textures import COLOURS, MATERIALS, PATTERNS, paint
 from appraiser.data.samples.textures import METALS as PLATED
+from appraiser.pretraining.outlines import FloatArray, Outline, blurred, rasterise
 from appraiser.pretraining.parts import COUNTED_PARTS, METAL_PARTS, METALS, PARTS, Rgb, draw_part
-from appraiser.pretraining.shapes import SHAPES, FloatArray, Outline, blurred, rasterise, silhouette
+from appraiser.pretraining.shapes import SHAPES, silhouette
 
 Size = Literal["small", "regular", "large"]
 

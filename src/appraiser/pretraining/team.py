@@ -1,6 +1,6 @@
 """Several processes that train one model: each on its own pictures, with the mean of all gradients.
 
-At five million parameters the operations are too small to be worth splitting over threads (1.3 of two cores used), so
+At a few million parameters the operations are too small to be worth splitting over threads (1.3 of two cores used), so
 every process gets one core. The processes meet over a file and loopback; rank 0 is the caller's own process.
 """
 

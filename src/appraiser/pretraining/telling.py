@@ -1,4 +1,4 @@
-"""Second and third stage: the decoder learns to weigh words, then to answer in the product's format what is seen.
+"""Second and third stage: the decoder learns to weigh words, then to say what is seen in the product's format.
 
 Weighing has no pictures, so a row costs a ninth: a thing is described, the answer repeats it and ends with its points.
 Pictures with three questions each had left the points at "about 1,000 for everything", so such rows stay in the mix

@@ -45,8 +45,7 @@ class TrainingPlan:
 
     num_records: int
     num_steps: int | None
-    """None: until `max_minutes` are over."""
-    max_minutes: float | None
+    """None: until `run.max_minutes` are over."""
     num_trained: int
     num_parameters: int
     num_crops: int
@@ -155,7 +154,6 @@ class Session:
         return TrainingPlan(
             num_records=len(self.train_examples),
             num_steps=self.num_steps,
-            max_minutes=self.config.run.max_minutes,
             num_trained=sum(parameter.numel() for _, parameter in trainable(self.backbone.model)),
             num_parameters=sum(parameter.numel() for parameter in self.backbone.network.parameters()),
             num_crops=self.backbone.num_crops,

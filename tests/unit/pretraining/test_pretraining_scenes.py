@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from appraiser.pretraining.outlines import rasterise
 from appraiser.pretraining.parts import COUNTED_PARTS, PARTS
 from appraiser.pretraining.questions import (
     MAIN_QUESTION,
@@ -23,7 +24,7 @@ from appraiser.pretraining.questions import (
     title_case,
 )
 from appraiser.pretraining.scenes import EXTENTS, Scene, draw, extent_of, make_scene, render, scene_for
-from appraiser.pretraining.shapes import SHAPES, rasterise, silhouette
+from appraiser.pretraining.shapes import SHAPES, silhouette
 
 SCENES = [scene_for(11, item) for item in range(300)]
 
