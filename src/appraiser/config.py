@@ -102,7 +102,16 @@ class DataConfig(Section):
     max_tokens: PositiveInt = 8192
     """Longest row, picture tokens included; longer rows are refused, never cut."""
     cache_mib: NonNegativeInt = 1024
-    """Memory for processed pictures."""
+    """Memory for processed pictures; none are kept while they are augmented."""
+
+
+class AugmentConfig(Section):
+    """Training pictures are a little different in every epoch; evaluation and prediction see them as they are."""
+
+    mirror: bool = False
+    """Mirror every other picture left to right. Not where writing or left and right matter."""
+    shift: NonNegativeFloat = Field(default=0.0, le=0.5)
+    """Move pictures by up to this share of their sides, the border repeated."""
 
 
 class RunSettings(Section):
@@ -157,6 +166,7 @@ class RunConfig(Section):
     adapter: AdapterConfig = Field(default_factory=AdapterConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
     data: DataConfig
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
     run: RunSettings
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 

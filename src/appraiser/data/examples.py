@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from PIL import Image
 
 from appraiser.backbone import IGNORE_INDEX, Backbone, Views
+from appraiser.data.augmentation import Augmentation
 from appraiser.data.batches import Example
 from appraiser.data.pictures import decode
 from appraiser.data.records import ProductRecord
@@ -51,11 +51,11 @@ def training_example(
 
 
 class ExampleSource:
-    """Examples of a split by position; processed pictures are kept in memory up to a byte budget.
+    """Training examples of a split.
 
     Args:
-        cache_bytes: pictures beyond it are processed again in every epoch.
-        is_training: with completion; otherwise the prompt alone.
+        cache_bytes: memory for processed pictures; those beyond it are processed again in every epoch.
+        augmentation: where it changes anything, pictures are new in every epoch and none is kept.
     """
 
     def __init__(
@@ -66,37 +66,34 @@ class ExampleSource:
         *,
         cache_bytes: int,
         max_tokens: int = sys.maxsize,
-        is_training: bool = True,
+        augmentation: Augmentation,
     ) -> None:
         self.records = records
         self.backbone = backbone
         self.task = task
         self.max_tokens = max_tokens
-        self.is_training = is_training
+        self.augmentation = augmentation
         self._cache: dict[int, Example] = {}
         self._free_bytes = cache_bytes
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, position: int) -> Example:
+    def draw(self, epoch: int, position: int) -> Example:
+        """The record at `position` as it is shown in an epoch."""
         if position in self._cache:
             return self._cache[position]
         record = self.records[position]
-        pictures = views_of([decode(data) for data in record.images], self.backbone)
-        if self.is_training:
-            example = training_example(self.backbone, self.task, record, pictures, self.max_tokens)
-        else:
-            example = prompt_example(self.backbone, self.task, record.id, pictures)
+        images = [decode(data) for data in record.images]
+        if self.augmentation.changes_anything:
+            images = self.augmentation(images, epoch, position)
+        pictures = views_of(images, self.backbone)
+        example = training_example(self.backbone, self.task, record, pictures, self.max_tokens)
         size = sum(picture.pixels.nbytes for picture in pictures)
-        if size <= self._free_bytes:
+        if size <= self._free_bytes and not self.augmentation.changes_anything:
             self._free_bytes -= size
             self._cache[position] = example
         return example
-
-    def take(self, positions: Sequence[int], pool: ThreadPoolExecutor | None = None) -> list[Example]:
-        """Several examples, in the order of `positions`."""
-        return list(map(self.__getitem__, positions) if pool is None else pool.map(self.__getitem__, positions))
 
 
 def views_of(images: Sequence[Image.Image], backbone: Backbone) -> list[Views]:

@@ -23,6 +23,7 @@ from torch import nn
 from appraiser.adapters import attach_lora
 from appraiser.backbone import Backbone, load
 from appraiser.config import RunConfig, save_config
+from appraiser.data.augmentation import Augmentation
 from appraiser.data.batches import Batch, collate
 from appraiser.data.dataset import ProductDataset, Records, open_dataset
 from appraiser.data.examples import ExampleSource
@@ -116,7 +117,14 @@ class Session:
         self.data = data
         self.backbone = prepare_model(config, data)
         self.trained = trained_task(config, data)
-        self.train_examples = self._source(data.split("train"), is_training=True)
+        self.train_examples = ExampleSource(
+            data.split("train"),
+            self.backbone,
+            self.trained.task,
+            cache_bytes=config.data.cache_mib << 20,
+            max_tokens=config.data.max_tokens,
+            augmentation=Augmentation(config.augment.mirror, config.augment.shift, config.run.seed),
+        )
         self.validation = data.split("val")
         self.validation_rows = _sample(len(self.validation), config.run.eval_records, config.run.seed)
         self.category_median_ape = category_median_ape(data.split("train"), self.validation)
@@ -130,16 +138,6 @@ class Session:
             muon_parts=config.run.micro_batches_at_once,
         )
 
-    def _source(self, records: Records, *, is_training: bool) -> ExampleSource:
-        return ExampleSource(
-            records,
-            self.backbone,
-            self.trained.task,
-            cache_bytes=self.config.data.cache_mib << 20,
-            max_tokens=self.config.data.max_tokens,
-            is_training=is_training,
-        )
-
     @property
     def num_steps(self) -> int | None:
         run = self.config.run
@@ -149,8 +147,8 @@ class Session:
 
     def plan(self) -> TrainingPlan:
         """Run the preflight and say what training will do."""
-        first, second = self.train_examples[0], self.train_examples[min(1, len(self.train_examples) - 1)]
-        report = preflight(self.backbone, first, second)
+        first, second = 0, min(1, len(self.train_examples) - 1)
+        report = preflight(self.backbone, self.train_examples.draw(0, first), self.train_examples.draw(0, second))
         return TrainingPlan(
             num_records=len(self.train_examples),
             num_steps=self.num_steps,
@@ -230,8 +228,8 @@ class Session:
         run = self.config.run
         order = record_order(len(self.train_examples), run.seed)
 
-        def prepare(positions: Sequence[int]) -> list[Batch]:
-            examples = self.train_examples.take(positions)
+        def prepare(draws: Sequence[tuple[int, int]]) -> list[Batch]:
+            examples = [self.train_examples.draw(epoch, position) for epoch, position in draws]
             chunks = [
                 examples[start : start + run.micro_batch_size]
                 for start in range(0, len(examples), run.micro_batch_size)
@@ -365,12 +363,11 @@ def trained_task(config: RunConfig, data: ProductDataset) -> TrainedTask:
     )
 
 
-def record_order(num_records: int, seed: int) -> Iterator[int]:
-    """Positions of records for ever: every epoch a new permutation that depends on (seed, epoch) alone."""
-    epoch = 0
-    while True:
-        yield from np.random.default_rng([seed, epoch]).permutation(num_records).tolist()
-        epoch += 1
+def record_order(num_records: int, seed: int) -> Iterator[tuple[int, int]]:
+    """(epoch, position) for ever: every epoch a new permutation that depends on (seed, epoch) alone."""
+    for epoch in itertools.count():
+        for position in np.random.default_rng([seed, epoch]).permutation(num_records).tolist():
+            yield epoch, position
 
 
 def category_median_ape(train: Records, validation: Records) -> float | None:
