@@ -77,6 +77,8 @@ class OptimConfig(Section):
     """AdamW's rate of the tower; unset: the same. Matrices that Muon has are not touched by it."""
     muon_learning_rate: PositiveFloat | None = None
     """Rate of Muon for the matrices inside blocks; unset: AdamW for everything. Only for training of all weights."""
+    tower_muon_learning_rate: PositiveFloat | None = None
+    """Muon's rate of the tower; unset: the same. Its steps have a fixed size: smaller matrices need a lower one."""
     weight_decay: NonNegativeFloat = 0.0
     """Pull of weights towards zero; biases and norms are left out."""
     beta2: PositiveFloat = 0.999
@@ -188,6 +190,8 @@ class RunConfig(Section):
             raise ValueError("optim.learning_rate is 0: nothing would be learned")
         if self.adapter.kind != "none" and self.optim.muon_learning_rate is not None:
             raise ValueError("optim.muon_learning_rate has no effect on adapters: unset it, or set adapter.kind=none")
+        if self.optim.muon_learning_rate is None and self.optim.tower_muon_learning_rate is not None:
+            raise ValueError("optim.tower_muon_learning_rate has no effect without optim.muon_learning_rate")
         if self.adapter.kind != "none" and not self.adapter.parts:
             raise ValueError("adapter.parts is empty: nothing would be trained")
         return self

@@ -35,6 +35,7 @@ def build_optimizers(
     learning_rate: float,
     vision_learning_rate: float | None = None,
     muon_learning_rate: float | None = None,
+    vision_muon_learning_rate: float | None = None,
     weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.999),
     muon_parts: int = 1,
@@ -46,6 +47,7 @@ def build_optimizers(
     Args:
         vision_learning_rate: AdamW's rate of the tower; None for the same as everything else.
         muon_learning_rate: None: everything by AdamW.
+        vision_muon_learning_rate: Muon's rate of the tower; None for the same.
         muon_parts: Muons of about equal work that share the matrices, so that their steps can be taken side by side.
 
     Source of Muon: Jordan et al. 2024, an optimizer for the hidden layers of neural networks.
@@ -53,6 +55,7 @@ def build_optimizers(
     named = list(trainable(model))
     hidden = [p for name, p in named if muon_learning_rate is not None and is_inner_matrix(name, p)]
     chosen = {id(parameter) for parameter in hidden}
+    in_tower = {id(parameter) for name, parameter in named if is_vision(name)}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in named:
         if id(parameter) not in chosen:
@@ -69,10 +72,13 @@ def build_optimizers(
     ]
     optimizers: list[Optimizer] = [AdamW(settings, betas=betas, fused=_can_fuse(model))] if settings else []
     if hidden and muon_learning_rate is not None:
-        optimizers += [
-            torch.optim.Muon(part, lr=muon_learning_rate, weight_decay=weight_decay)
-            for part in _parts_of_equal_work(hidden, muon_parts)
-        ]
+        tower_rate = muon_learning_rate if vision_muon_learning_rate is None else vision_muon_learning_rate
+        for part in _parts_of_equal_work(hidden, muon_parts):
+            tower, others = [p for p in part if id(p) in in_tower], [p for p in part if id(p) not in in_tower]
+            rates = [{"params": tower, "lr": tower_rate}, {"params": others, "lr": muon_learning_rate}]
+            optimizers.append(
+                torch.optim.Muon([group for group in rates if group["params"]], weight_decay=weight_decay)
+            )
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]

@@ -133,6 +133,7 @@ class Session:
             learning_rate=config.optim.learning_rate,
             vision_learning_rate=config.optim.tower_learning_rate,
             muon_learning_rate=config.optim.muon_learning_rate,
+            vision_muon_learning_rate=config.optim.tower_muon_learning_rate,
             weight_decay=config.optim.weight_decay,
             betas=(0.9, config.optim.beta2),
             muon_parts=config.run.micro_batches_at_once,

@@ -51,6 +51,20 @@ def test_muon_takes_the_inner_matrices_and_adamw_the_rest(tmp_path: Path) -> Non
     assert len(taken | rest) == len(list(model.parameters()))
 
 
+def test_the_tower_has_rates_of_its_own(tmp_path: Path) -> None:
+    model = tiny_backbone(tmp_path).model
+    rates = {"learning_rate": 1e-3, "vision_learning_rate": 2e-4, "muon_learning_rate": 0.01}
+    optimizers = build_optimizers(model, **rates, vision_muon_learning_rate=0.003, muon_parts=2)
+    found = {id(p): group["initial_lr"] for o in optimizers for group in o.param_groups for p in group["params"]}
+    names = dict(model.named_parameters())
+    assert len(found) == len(names)
+    tower = "model.vision_embed_tokens.img_processor.vision_model.encoder.layers.0."
+    assert found[id(names[tower + "mlp.fc1.weight"])] == 0.003
+    assert found[id(names[tower + "mlp.fc1.bias"])] == 2e-4
+    assert found[id(names["model.layers.0.mlp.down_proj.weight"])] == 0.01
+    assert found[id(names["model.embed_tokens.weight"])] == 1e-3
+
+
 def test_each_epoch_holds_every_record_once_in_an_order_of_its_own() -> None:
     order = list(islice(record_order(17, seed=3), 51))
     epochs = [[position for epoch, position in order if epoch == number] for number in range(3)]
