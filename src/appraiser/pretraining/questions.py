@@ -115,7 +115,7 @@ def point_weights() -> dict[str, float]:
     | pattern | 1 for plain, else 0.9 to 1.3 |
     | part | 1 for none, else 1.1 to 1.5 |
     """
-    rng = np.random.default_rng([20_240, 0])
+    rng = np.random.default_rng(20_240)
     table = {"base": 600.0, "size/small": 0.7, "size/regular": 1.0, "size/large": 1.4, "part/": 1.0}
     table |= {f"shape/{name}": float(np.clip(exp(rng.normal(0, 0.55)), 0.3, 3.0)) for name in sorted(SHAPES)}
     table |= {f"material/{name}": float(np.clip(exp(rng.normal(0, 0.4)), 0.45, 2.2)) for name in sorted(MATERIALS)}

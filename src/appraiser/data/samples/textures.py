@@ -56,6 +56,8 @@ class _Material:
     fold_field: str = "folds"
     rim: float = 0.0
     """Brightness added along the edge (a soft nap catches light) or taken away."""
+    nap: float = 0.07
+    """Share of the light that is thrown back whatever the colour: what shows a texture on black things."""
     grain: tuple[tuple[str, float, float], ...] = ()
     """Fields laid over the colour: name, texels per object size, depth."""
 
@@ -78,7 +80,7 @@ _MATERIALS: dict[str, _Material] = {
         grain=(("grain", 330, 0.025),),
     ),
     "suede": _Material(
-        folds=0.02, texels=80, round=0.10, rim=-0.22, grain=(("blotch", 210, 0.115), ("grain", 420, 0.05))
+        folds=0.02, texels=80, round=0.10, rim=-0.30, nap=0.15, grain=(("blotch", 200, 0.15), ("grain", 420, 0.05))
     ),
     "nylon": _Material(folds=0.075, texels=240, gloss=0.75, sharpness=2.5, round=0.25, fold_field="crinkle"),
     "gold-plated": _Material(folds=0.0, texels=120, gloss=0.30, sharpness=1.5, round=0.35, fold_field="soft"),
@@ -213,9 +215,8 @@ def _paint(
         light += np.float32(kind.rim) * np.clip(1.55 - 2.0 * round_, 0.0, 1.0)
     if material == "denim":  # worn pale where the cloth is widest
         colour += np.float32(0.35) * np.clip(round_ - np.float32(0.75), 0.0, 1.0) * (1.0 - colour)
-    # The second term keeps the cloth of black things visible: their texture is seen by the light it throws back.
     colour *= light
-    colour += np.float32(0.07) * (light - np.float32(1.0))
+    colour += np.float32(kind.nap) * (light - np.float32(1.0))
     if kind.gloss:
         colour += _highlights(kind, slope, folds, across, down, material) * (np.float32(1.08) - colour)
     if material in METALS:
@@ -238,7 +239,7 @@ def _slope(relief: Plane, unit: float) -> Plane:
 def _weave(material: str, across: Plane, down: Plane) -> Plane | float:
     """Brightness of ribs, knit and twill lines."""
     if material == "cashmere":
-        return 0.84 + np.float32(0.20) * _triangle(across * np.float32(1 / 0.052))
+        return 0.82 + np.float32(0.26) * _triangle(across * np.float32(1 / 0.052))
     if material == "denim":
         return 0.93 + np.float32(0.14) * _triangle((across * 0.8 + down) * np.float32(1 / 0.034))
     if material == "wool":
