@@ -61,7 +61,7 @@ def _paths_of_table(table: Path) -> list[tuple[str, Path]]:
     opened = open_source(str(table))
     fields = guess_fields(opened.columns, {}, table.name, needs_labels=False)
     paths = []
-    for number, row in opened.rows:
+    for number, row in opened.rows():
         place = fields.value(row, "image")
         if not isinstance(place, str) or "://" in place:
             raise DataError(

@@ -182,7 +182,7 @@ def test_the_burberry_table_by_hub_id_becomes_a_data_set(hub, tmp_path):
     hub.repositories["dataset", TABLE] = tmp_path / "table"
     built = run(hub, tmp_path, BUILD.format(port=hub.port, table=TABLE, out=tmp_path / "out"))
     manifest, records = built["manifest"], built["records"]
-    assert "40 of 40 rows cannot be used: 40 blocked_address" in built["refused"]
+    assert "none of the first 20 pictures could be fetched: 20 blocked_address" in built["refused"]
     assert (manifest["rows_in"], manifest["ok"], manifest["currency"]) == (40, 38, "USD")
     assert manifest["quarantined_by_reason"] == {"http_4xx": 1, "truncated": 1}
     assert manifest["fields"]["price"] == ["full_price"]

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import csv
 import difflib
+import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -34,6 +35,7 @@ GUESSES: dict[str, list[list[str]]] = {
     "currency": [["currency_code"], ["currency"]],
     "group": [["group"], ["group_id"]],
 }  # fmt: skip
+Rows = Callable[[], Iterator[tuple[int, dict[str, Any]]]]
 PRICE_TEXT = re.compile(r"\d+(\.\d+)?")
 
 
@@ -42,14 +44,16 @@ class Source:
     """A table and where its relative picture paths start.
 
     Args:
-        rows: (row number counted from 1, column -> value); read once.
+        rows: begins to read (row number counted from 1, column -> value).
+        sha256: changes with the table's contents.
         truth: per row number, facts known only of sample data (oracle price, visible words).
     """
 
     name: str
     columns: tuple[str, ...]
-    rows: Iterator[tuple[int, dict[str, Any]]]
+    rows: Rows
     folder: Path | None
+    sha256: str
     licence: str | None = None
     truth: Mapping[int, Mapping[str, Any]] | None = None
     sample: Mapping[str, Any] | None = None
@@ -215,7 +219,9 @@ def open_source(name: str) -> Source:
     columns, rows = reader(path)
     truth, sample = _sample_truth(path.parent)
     licence = next((file.name for file in path.parent.glob("LICEN[CS]E*")), None)
-    return Source(str(path), tuple(columns), rows, path.parent, licence, truth, sample)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Source(str(path), tuple(columns), rows, path.parent, sha256, licence, truth, sample)
 
 
 def _table_in(folder: Path) -> Path:
@@ -226,7 +232,7 @@ def _table_in(folder: Path) -> Path:
     raise DataError(f"no table in {folder}", fix=f"put one of {', '.join(names)} there, or name the file itself")
 
 
-def _read_csv(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, Any]]]]:
+def _read_csv(path: Path) -> tuple[list[str], Rows]:
     csv.field_size_limit(MAX_CELL_CHARACTERS)
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -267,7 +273,7 @@ def _read_csv(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, Any]
                 ) from None
 
     # pandas writes its row numbers under an empty name; nobody means them.
-    return [name for name in columns if name], rows()
+    return [name for name in columns if name], rows
 
 
 def _not_utf8(path: Path) -> DataError:
@@ -285,29 +291,30 @@ def _not_utf8(path: Path) -> DataError:
     return DataError(f"{path.name} is not UTF-8", fix="save the table as UTF-8")
 
 
-def _read_jsonl(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, Any]]]]:
-    parsed: list[tuple[int, dict[str, Any]]] = []
-    columns: dict[str, None] = {}
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except UnicodeDecodeError:
-                raise _not_utf8(path) from None
-            except (ValueError, RecursionError) as error:
-                raise DataError(
-                    f"not JSON: {error}", where=f"{path.name}, line {number}", fix="one object a line"
-                ) from None
-            if not isinstance(row, dict):
-                raise DataError("not a JSON object", where=f"{path.name}, line {number}", fix="one object a line")
-            parsed.append((number, row))
-            columns |= dict.fromkeys(row)
-    return list(columns), iter(parsed)
+def _read_jsonl(path: Path) -> tuple[list[str], Rows]:
+    def rows() -> Iterator[tuple[int, dict[str, Any]]]:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, _json_row(line, number, path)
+
+    # No header names the columns, so one pass over the file does.
+    return list(dict.fromkeys(name for _, row in rows() for name in row)), rows
 
 
-def _read_parquet(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, Any]]]]:
+def _json_row(line: bytes, number: int, path: Path) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except UnicodeDecodeError:
+        raise _not_utf8(path) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"not JSON: {error}", where=f"{path.name}, line {number}", fix="one object a line") from None
+    if not isinstance(row, dict):
+        raise DataError("not a JSON object", where=f"{path.name}, line {number}", fix="one object a line")
+    return row
+
+
+def _read_parquet(path: Path) -> tuple[list[str], Rows]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -328,7 +335,7 @@ def _read_parquet(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, 
                 f"cannot read on after row {number}: {str(error)[:300]}", where=path.name, fix="write the file again"
             ) from None
 
-    return list(file.schema_arrow.names), rows()
+    return list(file.schema_arrow.names), rows
 
 
 def _open_hub(name: str) -> Source:
@@ -346,8 +353,13 @@ def _open_hub(name: str) -> Source:
         if isinstance(feature, ImageFeature):
             loaded = loaded.cast_column(column, ImageFeature(decode=False))
     licence = loaded.info.license or None
-    rows = ((number, dict(row)) for number, row in enumerate(loaded, start=1))
-    return Source(f"hub:{name}", tuple(loaded.column_names), rows, None, licence)
+
+    def rows() -> Iterator[tuple[int, dict[str, Any]]]:
+        return ((number, dict(row)) for number, row in enumerate(loaded, start=1))
+
+    # The fingerprint follows the files' content and what was done to it.
+    version = hashlib.sha256(f"{name} {loaded._fingerprint}".encode()).hexdigest()
+    return Source(f"hub:{name}", tuple(loaded.column_names), rows, None, version, licence)
 
 
 def _sample_truth(folder: Path) -> tuple[Mapping[int, Mapping[str, Any]] | None, Mapping[str, Any] | None]:
@@ -359,6 +371,6 @@ def _sample_truth(folder: Path) -> tuple[Mapping[int, Mapping[str, Any]] | None,
     known = {"oracle_price": float, "visible_words": str}
     truth = {
         number: {f"truth_{key}": kind(row[key]) for key, kind in known.items() if key in columns}
-        for number, row in rows
+        for number, row in rows()
     }
     return truth, json.loads(facts.read_text(encoding="utf-8"))
