@@ -20,7 +20,7 @@ from appraiser.console import drawing_workers, progress_bar, score_table, stages
 from appraiser.errors import AppraiserError, ConfigError
 
 if TYPE_CHECKING:
-    from appraiser.data.collect import Forecast
+    from appraiser.data.building.collect import Forecast
 
 app = typer.Typer(
     name="appraiser",
@@ -138,7 +138,7 @@ def build(
 
     Example:  appraiser build shop/products.csv dataset --map title=name
     """
-    from appraiser.data.build import build_dataset
+    from appraiser.data.building.build import build_dataset
     from appraiser.data.fetch import FetchPolicy
     from appraiser.data.records import FieldMap
 

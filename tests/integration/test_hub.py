@@ -108,7 +108,7 @@ def test_a_model_by_hub_id_is_loaded_as_published_and_none_of_its_code_is_asked_
 FAIL = """
 import json
 from appraiser.backbone import load
-from appraiser.data.build import build_dataset
+from appraiser.data.building.build import build_dataset
 from appraiser.errors import AppraiserError
 said = []
 for action in (lambda: load("nobody/nothing"), lambda: build_dataset("hub:nobody/nothing", "out")):
@@ -153,7 +153,7 @@ def burberry_rows(endpoint: str, count: int = 40) -> list[dict]:
 
 BUILD = """
 import json
-from appraiser.data.build import build_dataset
+from appraiser.data.building.build import build_dataset
 from appraiser.data.dataset import open_dataset
 from appraiser.data.fetch import FetchPolicy
 from appraiser.errors import DataError

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from appraiser.data.build import build_dataset
-from appraiser.data.collect import Forecast
+from appraiser.data.building.build import build_dataset
+from appraiser.data.building.collect import Forecast
 from appraiser.data.dataset import SPLIT_NAMES, open_dataset
 from appraiser.data.fetch import FetchPolicy
 from appraiser.errors import DataError
@@ -102,7 +102,7 @@ def titles_of(folder: Path) -> dict[str, str | None]:
 
 BUILD = """
 import sys
-from appraiser.data.build import build_dataset
+from appraiser.data.building.build import build_dataset
 from appraiser.data.fetch import FetchPolicy
 if __name__ == "__main__":
     build_dataset(sys.argv[1], sys.argv[2], fetch=FetchPolicy(frozenset({sys.argv[3]}), num_parallel_per_host=8))

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from appraiser.data import fetch as fetch_module
-from appraiser.data.build import build_dataset
+from appraiser.data.building.build import build_dataset
 from appraiser.data.dataset import open_dataset
 from appraiser.data.fetch import FetchPolicy, fetch_all, is_public
 

@@ -17,7 +17,7 @@ from typing import Self
 
 import numpy as np
 
-from appraiser.data.decoding import Decoded
+from appraiser.data.building.decoding import Decoded
 from appraiser.data.reasons import Reason
 from appraiser.errors import DataError
 

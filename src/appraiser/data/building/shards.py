@@ -18,9 +18,9 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from appraiser.data.ledger import Kept, Place, Quarantined
+from appraiser.data.building.ledger import Kept, Place, Quarantined
+from appraiser.data.building.rows import RowValues
 from appraiser.data.records import is_missing
-from appraiser.data.rows import RowValues
 
 ROWS_PER_SHARD = 4096
 ROWS_PER_GROUP = 256

@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from appraiser.data.decoding import Decoded
-from appraiser.data.ledger import Ledger, Quarantined
+from appraiser.data.building.decoding import Decoded
+from appraiser.data.building.ledger import Ledger, Quarantined
 from appraiser.data.pictures import StoredPicture
 from appraiser.errors import DataError
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from appraiser.data.building.ledger import Quarantined
 from appraiser.data.dataset import SPLIT_NAMES, Records, open_dataset
-from appraiser.data.ledger import Quarantined
 from appraiser.data.records import Source
 from appraiser.errors import DataError
 

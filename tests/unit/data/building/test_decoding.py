@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from appraiser.data import decoding
-from appraiser.data.decoding import Decoded, Undecodable, decode_apart
+from appraiser.data.building import decoding
+from appraiser.data.building.decoding import Decoded, Undecodable, decode_apart
 from appraiser.data.pictures import difference_hash, encode, prepare
 
 

@@ -75,7 +75,7 @@ def _pool() -> ProcessPool:
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     if method == "forkserver":
-        context.set_forkserver_preload(["appraiser.data.decoding"])
+        context.set_forkserver_preload(["appraiser.data.building.decoding"])
     pool = ProcessPool(max_workers=min(os.cpu_count() or 1, 16), initializer=_limit_memory, context=context)
     atexit.register(_end, pool)
     return pool

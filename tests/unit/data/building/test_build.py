@@ -16,12 +16,13 @@ import pytest
 from conftest import shared_folder
 from PIL import Image
 
-from appraiser.data import build as build_module
-from appraiser.data import pictures, shards
-from appraiser.data.build import build_dataset, choose_num_crops
+from appraiser.data import pictures
+from appraiser.data.building import build as build_module
+from appraiser.data.building import shards
+from appraiser.data.building.build import build_dataset, choose_num_crops
+from appraiser.data.building.ledger import Ledger
 from appraiser.data.dataset import open_dataset
 from appraiser.data.fetch import Fetched, Fetcher, FetchPolicy
-from appraiser.data.ledger import Ledger
 from appraiser.errors import AppraiserError, DataError
 
 BURBERRY_CATEGORIES = ("category1_code", "category2_code", "category3_code")

@@ -21,17 +21,17 @@ import numpy as np
 import pyarrow as pa
 
 from appraiser import __version__
-from appraiser.data.card import card
-from appraiser.data.collect import Collector, Forecast
+from appraiser.data.building.card import card
+from appraiser.data.building.collect import Collector, Forecast
+from appraiser.data.building.grouping import assign_splits, group_rows
+from appraiser.data.building.ledger import Kept, Ledger, Quarantined
+from appraiser.data.building.previous import Previous
+from appraiser.data.building.rows import RowValues, row_values
+from appraiser.data.building.shards import ColumnTypes, Layout, Record, ShardWriter, write_quarantine
 from appraiser.data.dataset import DATASET_FORMAT, SPLIT_NAMES, Manifest
 from appraiser.data.fetch import FetchPolicy
-from appraiser.data.grouping import assign_splits, group_rows
-from appraiser.data.ledger import Kept, Ledger, Quarantined
-from appraiser.data.previous import Previous
 from appraiser.data.reasons import check_reasons
 from appraiser.data.records import FieldMap, Source, guess_fields, open_source
-from appraiser.data.rows import RowValues, row_values
-from appraiser.data.shards import ColumnTypes, Layout, Record, ShardWriter, write_quarantine
 from appraiser.errors import DataError
 
 CROP_PX = 336

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from appraiser.data.decoding import Decoded, Undecodable, decode_apart
+from appraiser.data.building.decoding import Decoded, Undecodable, decode_apart
+from appraiser.data.building.ledger import Ledger, Quarantined
+from appraiser.data.building.previous import Previous
+from appraiser.data.building.rows import RowProblem, is_url, local_picture, picture_places, row_values
 from appraiser.data.fetch import Fetcher, FetchPolicy
-from appraiser.data.ledger import Ledger, Quarantined
-from appraiser.data.previous import Previous
 from appraiser.data.records import FieldMap, Source
-from appraiser.data.rows import RowProblem, is_url, local_picture, picture_places, row_values
 from appraiser.errors import DataError
 
 PROBE_ROWS = 20
