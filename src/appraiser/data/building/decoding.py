@@ -6,8 +6,8 @@ Workers have a cap on memory and every task a time limit; a worker that dies or 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import multiprocessing
+import multiprocessing.util
 import os
 import sys
 from dataclasses import dataclass
@@ -77,7 +77,8 @@ def _pool() -> ProcessPool:
     if method == "forkserver":
         context.set_forkserver_preload(["appraiser.data.building.decoding"])
     pool = ProcessPool(max_workers=min(os.cpu_count() or 1, 16), initializer=_limit_memory, context=context)
-    atexit.register(_end, pool)
+    # Not atexit, which processes that multiprocessing started do not run: they would wait for these workers for ever.
+    multiprocessing.util.Finalize(None, _end, args=(pool,), exitpriority=100)
     return pool
 
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import io
+import multiprocessing
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,3 +71,17 @@ def test_a_worker_cannot_take_the_machines_memory():
     assert apart(eat_memory, 2**20) == Undecodable("empty", "it fitted")
     with pytest.raises(MemoryError):
         apart(eat_memory, decoding.MAX_MEMORY_BYTES + 2**20)
+
+
+def decode_in_child(path: str) -> None:
+    found = asyncio.run(decode_apart([picture()]))
+    Path(path).write_text(type(found).__name__)
+
+
+def test_a_process_that_decoded_can_end(tmp_path):
+    # The ways out of a child process differ from the main one's: workers that nobody ends would hold it for ever.
+    child = multiprocessing.get_context("spawn").Process(target=decode_in_child, args=(str(tmp_path / "kind"),))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert (tmp_path / "kind").read_text() == "Decoded"
