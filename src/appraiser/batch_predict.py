@@ -11,11 +11,11 @@ from typing import Any
 from PIL import Image
 
 from appraiser.data.pictures import PictureError, decode, read_bytes
-from appraiser.data.records import guess_fields, open_source
+from appraiser.data.records import guess_fields
+from appraiser.data.sources import PICTURE_SUFFIXES, open_source
 from appraiser.errors import DataError
 from appraiser.predict import Predictor
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 OUTPUT_SUFFIXES = (".csv", ".jsonl", ".parquet")
 PICTURES_AT_ONCE = 256

@@ -101,7 +101,11 @@ def sample(
 @app.command()
 def build(
     source: Annotated[
-        str, typer.Argument(help="products.csv, .tsv, .jsonl, .parquet, a folder that holds one, or hub:owner/name.")
+        str,
+        typer.Argument(
+            help="products.csv, .tsv, .jsonl, .parquet, a folder that holds one, a folder per category, the .json "
+            "conversations of another trainer, or hub:owner/name."
+        ),
     ],
     out: Annotated[Path, typer.Argument(help="Data set folder to make.")],
     mapping: Annotated[

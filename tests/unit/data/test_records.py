@@ -13,8 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from appraiser.data import records
-from appraiser.data.records import FieldMap, ProductRecord, guess_fields, is_missing, open_source, parse_price_cell
+from appraiser.data.records import FieldMap, ProductRecord, guess_fields, is_missing, parse_price_cell
 from appraiser.data.samples.catalogue import COLUMNS as SAMPLE_COLUMNS
+from appraiser.data.sources import open_source
 from appraiser.data.task import format_price, parse_price
 from appraiser.errors import AppraiserError, ConfigError, DataError
 

@@ -31,7 +31,8 @@ from appraiser.data.building.shards import ColumnTypes, Layout, Record, ShardWri
 from appraiser.data.dataset import DATASET_FORMAT, SPLIT_NAMES, Manifest
 from appraiser.data.fetch import FetchPolicy
 from appraiser.data.reasons import check_reasons
-from appraiser.data.records import FieldMap, Source, guess_fields, open_source
+from appraiser.data.records import FieldMap, guess_fields
+from appraiser.data.sources import Source, open_source
 from appraiser.errors import DataError
 
 CROP_PX = 336

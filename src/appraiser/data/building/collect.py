@@ -20,7 +20,8 @@ from appraiser.data.building.ledger import Ledger, Quarantined
 from appraiser.data.building.previous import Previous
 from appraiser.data.building.rows import RowProblem, is_url, local_picture, picture_places, row_values
 from appraiser.data.fetch import Fetcher, FetchPolicy
-from appraiser.data.records import FieldMap, Source
+from appraiser.data.records import FieldMap
+from appraiser.data.sources import Source
 from appraiser.errors import DataError
 
 PROBE_ROWS = 20

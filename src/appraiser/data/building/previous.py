@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from appraiser.data.building.ledger import Quarantined
 from appraiser.data.dataset import SPLIT_NAMES, Records, open_dataset
-from appraiser.data.records import Source
+from appraiser.data.sources import Source
 from appraiser.errors import DataError
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 from appraiser.data.dataset import RECORD_COLUMNS
 from appraiser.data.pictures import PictureError, read_bytes
 from appraiser.data.reasons import Reason, RowReason
-from appraiser.data.records import FieldMap, Source, parse_price_cell
+from appraiser.data.records import FieldMap, parse_price_cell
+from appraiser.data.sources import Source
 
 
 class RowProblem(Exception):
@@ -106,6 +108,8 @@ def local_picture(place: Any, source: Source) -> bytes:
         is_hub_file = source.folder is None and isinstance(place, str) and _is_in_hub_cache(Path(place))
     if not isinstance(place, str):
         raise RowProblem("no_image", f"{type(place).__name__} is no path, URL or picture")
+    if place.startswith("data:"):
+        return _data_url(place)
     if source.folder is None and not is_hub_file:
         # Otherwise a table from the Hub could put any picture of this machine into the data set.
         raise RowProblem("missing_file", f"a table of the Hub cannot name a file of this machine: {place[:200]}")
@@ -118,6 +122,16 @@ def local_picture(place: Any, source: Source) -> bytes:
         raise RowProblem(problem.reason, problem.what) from None
     except (OSError, ValueError) as error:
         raise RowProblem("missing_file", f"cannot read {place[:200]!r}: {error}") from None
+
+
+def _data_url(place: str) -> bytes:
+    head, comma, body = place.partition(",")
+    if not comma or not head.endswith(";base64"):
+        raise RowProblem("bad_url", f"{place[:80]!r} is no data URL in base64")
+    try:
+        return base64.b64decode(body, validate=True)
+    except ValueError:
+        raise RowProblem("bad_url", f"the base64 of {place[:80]!r} is damaged") from None
 
 
 def _is_unicode(text: str) -> bool:

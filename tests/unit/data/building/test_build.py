@@ -504,7 +504,7 @@ def test_a_folder_without_a_data_set_a_damaged_and_a_newer_one_are_told_apart(tm
 
 
 def test_a_table_of_the_hub_cannot_name_files_of_this_machine(tmp_path, monkeypatch):
-    from appraiser.data.records import Source
+    from appraiser.data.sources import Source
 
     (tmp_path / "private.jpg").write_bytes(jpeg())
     places = [str(tmp_path / "private.jpg"), "private.jpg", {"bytes": None, "path": str(tmp_path / "private.jpg")}]
