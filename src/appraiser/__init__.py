@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Predictor": "appraiser.predict",
     "Prediction": "appraiser.predict",
-    "build_dataset": "appraiser.data.build",
+    "build_dataset": "appraiser.data.building.build",
     "evaluate": "appraiser.evaluation.evaluate",
     "load": "appraiser.backbone",
     "make_catalogue": "appraiser.data.samples.catalogue",
@@ -26,7 +26,7 @@ __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
     from appraiser.backbone import load as load
-    from appraiser.data.build import build_dataset as build_dataset
+    from appraiser.data.building.build import build_dataset as build_dataset
     from appraiser.data.dataset import open_dataset as open_dataset
     from appraiser.data.samples.catalogue import make_catalogue as make_catalogue
     from appraiser.evaluation.evaluate import evaluate as evaluate

@@ -11,11 +11,11 @@ from typing import Any
 from PIL import Image
 
 from appraiser.data.pictures import PictureError, decode, read_bytes
-from appraiser.data.records import guess_fields, open_source
+from appraiser.data.records import guess_fields
+from appraiser.data.sources import PICTURE_SUFFIXES, open_source
 from appraiser.errors import DataError
 from appraiser.predict import Predictor
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 OUTPUT_SUFFIXES = (".csv", ".jsonl", ".parquet")
 PICTURES_AT_ONCE = 256
@@ -61,7 +61,7 @@ def _paths_of_table(table: Path) -> list[tuple[str, Path]]:
     opened = open_source(str(table))
     fields = guess_fields(opened.columns, {}, table.name, needs_labels=False)
     paths = []
-    for number, row in opened.rows:
+    for number, row in opened.rows():
         place = fields.value(row, "image")
         if not isinstance(place, str) or "://" in place:
             raise DataError(

@@ -11,13 +11,16 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from appraiser import __version__
 from appraiser.console import drawing_workers, progress_bar, score_table, stages, stderr, train_with_progress
 from appraiser.errors import AppraiserError, ConfigError
+
+if TYPE_CHECKING:
+    from appraiser.data.building.collect import Forecast
 
 app = typer.Typer(
     name="appraiser",
@@ -98,7 +101,11 @@ def sample(
 @app.command()
 def build(
     source: Annotated[
-        str, typer.Argument(help="products.csv, .tsv, .jsonl, .parquet, a folder that holds one, or hub:owner/name.")
+        str,
+        typer.Argument(
+            help="products.csv, .tsv, .jsonl, .parquet, a folder that holds one, a folder per category, the .json "
+            "conversations of another trainer, or hub:owner/name."
+        ),
     ],
     out: Annotated[Path, typer.Argument(help="Data set folder to make.")],
     mapping: Annotated[
@@ -113,17 +120,38 @@ def build(
         list[str], typer.Option("--share", help="split=share, e.g. test=1 to only score; default 80/5/5/10 %.")
     ] = [],  # noqa: B006
     max_quarantined: Annotated[float, typer.Option(min=0, max=1, help="Share of rows that may be left out.")] = 0.05,
+    dedupe: Annotated[
+        Literal["first", "last"] | None,
+        typer.Option(help="Of rows with the same id, which one stays; unset: they are refused."),
+    ] = None,
+    retry: Annotated[
+        str, typer.Option(help="Reasons, e.g. timeout,http_5xx: rows of OUT left out for them are tried again.")
+    ] = "",
     allow_private: Annotated[list[str], typer.Option(help="HOST:PORT of your own picture server.")] = [],  # noqa: B006
+    per_host: Annotated[
+        int, typer.Option(min=1, max=256, help="Pictures fetched from one host at a time; more only from your own.")
+    ] = 4,
+    ignore_robots: Annotated[
+        bool, typer.Option("--ignore-robots", help="The pictures are your own: robots.txt does not matter.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Build a data set: pictures decoded and stored, bad rows quarantined by cause, split by product group.
 
+    A build that was interrupted goes on where it stopped when it is started again.
+
     Example:  appraiser build shop/products.csv dataset --map title=name
     """
-    from appraiser.data.build import build_dataset
+    from appraiser.data.building.build import build_dataset
     from appraiser.data.fetch import FetchPolicy
     from appraiser.data.records import FieldMap
 
+    policy = FetchPolicy(
+        allow_private=frozenset(allow_private),
+        num_parallel=max(64, per_host),
+        num_parallel_per_host=per_host,
+        respect_robots=not ignore_robots,
+    )
     with progress_bar("building", 0) as report:
         manifest = build_dataset(
             source,
@@ -134,8 +162,11 @@ def build(
             num_crops=num_crops,
             max_quarantined=max_quarantined,
             shares=_shares(shares),
-            fetch=FetchPolicy(allow_private=frozenset(allow_private)),
+            dedupe=dedupe,
+            retry=tuple(filter(None, retry.split(","))),
+            fetch=policy,
             progress=report,
+            on_forecast=_show_forecast,
         )
     shown = FieldMap({field: tuple(columns) for field, columns in manifest.fields.items()})
     reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.quarantined_by_reason.items())
@@ -153,6 +184,14 @@ def build(
         f"{manifest.grouping['row_split_leak']:.0%} of its test products into training.\n"
         f"Pictures are {manifest.median_picture[0]} x {manifest.median_picture[1]} px (median): {manifest.num_crops} "
         f"crop(s) each.\nTry: appraiser train {out} --recipe demo --out runs/first",
+    )
+
+
+def _show_forecast(forecast: Forecast) -> None:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in forecast.reasons.items())
+    stderr.print(
+        f"{forecast.num_ok} of the first {forecast.num_rows} pictures with a URL arrived"
+        + (f" (not: {reasons})" if reasons else "")
     )
 
 

@@ -18,7 +18,7 @@ NUM_SHOWN = 3
 def run_demo(out: Path, rows: int, minutes: float, as_json: bool) -> None:
     """Sample, build, train, evaluate, predict; leaves the run in `out`, catalogue and data set in `out`-data."""
     from appraiser.console import drawing_workers, progress_bar, score_table, stages, stderr, train_with_progress
-    from appraiser.data.build import build_dataset
+    from appraiser.data.building.build import build_dataset
     from appraiser.data.pictures import decode
     from appraiser.data.samples.catalogue import make_catalogue
     from appraiser.data.task import Task

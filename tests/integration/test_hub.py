@@ -108,7 +108,7 @@ def test_a_model_by_hub_id_is_loaded_as_published_and_none_of_its_code_is_asked_
 FAIL = """
 import json
 from appraiser.backbone import load
-from appraiser.data.build import build_dataset
+from appraiser.data.building.build import build_dataset
 from appraiser.errors import AppraiserError
 said = []
 for action in (lambda: load("nobody/nothing"), lambda: build_dataset("hub:nobody/nothing", "out")):
@@ -153,7 +153,7 @@ def burberry_rows(endpoint: str, count: int = 40) -> list[dict]:
 
 BUILD = """
 import json
-from appraiser.data.build import build_dataset
+from appraiser.data.building.build import build_dataset
 from appraiser.data.dataset import open_dataset
 from appraiser.data.fetch import FetchPolicy
 from appraiser.errors import DataError
@@ -182,7 +182,7 @@ def test_the_burberry_table_by_hub_id_becomes_a_data_set(hub, tmp_path):
     hub.repositories["dataset", TABLE] = tmp_path / "table"
     built = run(hub, tmp_path, BUILD.format(port=hub.port, table=TABLE, out=tmp_path / "out"))
     manifest, records = built["manifest"], built["records"]
-    assert "40 of 40 rows cannot be used: 40 blocked_address" in built["refused"]
+    assert "none of the first 20 pictures could be fetched: 20 blocked_address" in built["refused"]
     assert (manifest["rows_in"], manifest["ok"], manifest["currency"]) == (40, 38, "USD")
     assert manifest["quarantined_by_reason"] == {"http_4xx": 1, "truncated": 1}
     assert manifest["fields"]["price"] == ["full_price"]

@@ -39,7 +39,7 @@ def shop(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def dataset(shop, tmp_path_factory) -> Path:
-    from appraiser.data.build import build_dataset
+    from appraiser.data.building.build import build_dataset
 
     out = tmp_path_factory.mktemp("built") / "dataset"
     build_dataset(shop, out)

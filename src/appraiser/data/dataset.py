@@ -33,6 +33,8 @@ class Manifest(BaseModel):
     format: int
     appraiser: str
     source: str
+    source_sha256: str | None = None
+    """Of the table; of a Hub set, of its name and version. None in data sets of earlier builds."""
     licence: str | None
     seed: int
     rows_in: int

@@ -12,11 +12,11 @@ import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from appraiser.data.reasons import PictureReason
 from appraiser.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
@@ -26,9 +26,6 @@ MAX_SIDE = 16_384
 # Well below the 336 : 1 that one crop of the published 336 px can hold.
 MAX_ASPECT = 100
 
-PictureReason = Literal[
-    "empty", "too_large", "not_an_image", "unsupported_format", "too_many_pixels", "too_thin", "truncated"
-]
 # EXIF orientation -> what makes the picture upright.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -42,7 +39,7 @@ TURNS = {
 
 
 class PictureError(DataError):
-    """A picture that cannot be used; `reason` is a code from the closed list above."""
+    """A picture that cannot be used; `reason` is one of `PictureReason`."""
 
     def __init__(self, reason: PictureReason, what: str) -> None:
         super().__init__(what, fix="replace the picture, or leave the row out")

@@ -3,11 +3,12 @@
 import asyncio
 import csv
 import io
-import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 from appraiser.data import fetch as fetch_module
-from appraiser.data.build import build_dataset
+from appraiser.data.building.build import build_dataset
 from appraiser.data.dataset import open_dataset
 from appraiser.data.fetch import FetchPolicy, fetch_all, is_public
 
@@ -38,7 +39,7 @@ class Shop(BaseHTTPRequestHandler):
             server.asked[self.path] += 1
             server.headers_seen.append(dict(self.headers))
         try:
-            getattr(self, self.path.split("/")[1].split("?")[0].replace("-", "_"), self.missing)()
+            getattr(self, self.path.split("/")[1].split("?")[0].replace(".", "_"), self.missing)()
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
 
@@ -74,6 +75,18 @@ class Shop(BaseHTTPRequestHandler):
 
     def busy(self) -> None:
         self.answer(429, Retry_After="86400")
+
+    def patient(self) -> None:
+        """Asks once to wait a while, in one of the two ways."""
+        wait = self.server.retry_after
+        first = self.server.asked[self.path] == 1
+        self.answer(429 if first else 200, b"" if first else b"at last", **({"Retry_After": wait} if first else {}))
+
+    def robots_txt(self) -> None:
+        self.answer(self.server.robots[0], self.server.robots[1].encode())
+
+    def tagged(self) -> None:
+        self.answer(200, b"ok", X_Robots_Tag=self.server.tag)
 
     def loop(self) -> None:
         self.answer(302, Location="/loop")
@@ -146,7 +159,8 @@ class Loopback(ThreadingHTTPServer):
         self.asked: Counter[str] = Counter()
         self.headers_seen: list[dict[str, str]] = []
         self.connections = self.sent = 0
-        self.redirect_to = ""
+        self.redirect_to = self.retry_after = self.tag = ""
+        self.robots = (404, "")
         self.port = self.server_address[1]
 
     def get_request(self):
@@ -195,7 +209,8 @@ def no_waiting(monkeypatch):
 
 
 def policy_for(*servers: Loopback, **limits) -> FetchPolicy:
-    return FetchPolicy(frozenset(f"127.0.0.1:{server.port}" for server in servers), **({"deadline_s": 5.0} | limits))
+    own = frozenset(f"127.0.0.1:{server.port}" for server in servers)
+    return FetchPolicy(own, **({"deadline_s": 5.0} | limits))
 
 
 def fetch(server: Loopback, path: str, **limits):
@@ -228,7 +243,7 @@ def test_only_what_a_fetch_needs_is_sent(server, monkeypatch):
         ("/empty", "http_4xx", "HTTP 204", 1),
         ("/unmodified", "http_4xx", "HTTP 304", 1),
         ("/broken", "http_5xx", "HTTP 500", 3),
-        ("/busy", "http_5xx", "HTTP 429", 3),
+        ("/busy", "rate_limited", "HTTP 429; it asks to wait 86400 s", 1),
         ("/short", "connection", "", 3),
         ("/nonsense", "connection", "RemoteProtocolError", 3),
         ("/loop", "redirects", "more than 5 redirects", 6),
@@ -244,7 +259,97 @@ def test_every_failure_has_a_reason_and_only_passing_ones_are_tried_again(server
 def test_a_server_that_recovers_is_waited_for(server, no_waiting):
     assert fetch(server, "/flaky").data == b"at last"
     assert server.asked["/flaky"] == 3
-    assert [wait for wait in no_waiting if wait >= 0.5] == [0.5, 1.0]
+    first, second = [wait for wait in no_waiting if wait >= 0.3]
+    assert 0.375 <= first <= 0.625
+    assert 0.75 <= second <= 1.25
+
+
+def test_a_server_that_names_its_wait_is_asked_after_it_and_not_before(server, no_waiting):
+    server.retry_after = "3"
+    assert fetch(server, "/patient?seconds").data == b"at last"
+    server.retry_after = format_datetime(datetime.now(UTC) + timedelta(seconds=4), usegmt=True)
+    assert fetch(server, "/patient?date").data == b"at last"
+    server.retry_after = "soon"
+    assert fetch(server, "/patient?nonsense").data == b"at last"
+    waits = [wait for wait in no_waiting if wait >= 0.3]
+    assert waits[0] == 3.0
+    assert 2.5 < waits[1] <= 4.0
+    assert waits[2] <= 0.625
+
+
+def test_what_robots_txt_forbids_is_not_fetched_and_the_rules_are_read_once(server):
+    server.robots = (200, "User-agent: *\nDisallow: /picture/3\n\nUser-agent: appraiser\nDisallow: /picture/1\n")
+    urls = [f"http://127.0.0.1:{server.port}/picture/{number}" for number in (1, 2, 3)]
+    fetched = fetch_all(urls, policy_for(server))
+    assert [result.reason for result in fetched] == ["robots", None, None]
+    assert server.asked["/robots.txt"] == 1
+    assert server.asked["/picture/1"] == 0
+    assert all(result.data for result in fetch_all(urls, policy_for(server, respect_robots=False)))
+    assert server.asked["/robots.txt"] == 1
+
+
+@pytest.mark.parametrize(("status", "reason"), [(404, None), (403, None), (500, "robots"), (503, "robots")])
+def test_rules_that_are_not_there_allow_everything_and_unreadable_ones_nothing(server, status, reason):
+    server.robots = (status, "User-agent: *\nDisallow: /\n")
+    assert fetch(server, "/picture/1").reason == reason
+
+
+@pytest.mark.parametrize(
+    ("tag", "reason"),
+    [
+        ("noai", "opted_out"),
+        ("nofollow, NoImageAI", "opted_out"),
+        ("none", "opted_out"),
+        ("appraiser: noindex", "opted_out"),
+        ("otherbot: noai", None),
+        ("nofollow, noarchive", None),
+        ("unavailable_after: 25 Jun 2030 15:00:00 GMT", None),
+    ],
+)
+def test_a_picture_whose_owner_opts_out_is_not_kept(server, tag, reason):
+    server.tag = tag
+    assert fetch(server, "/tagged").reason == reason
+    assert fetch(server, "/tagged", respect_robots=False).data == b"ok"
+
+
+def test_a_host_that_is_down_is_given_up_and_others_are_not(server, canary):
+    dead = canary.port
+    canary.shutdown()
+    canary.server_close()
+    urls = [f"http://127.0.0.1:{dead}/{number}" for number in range(12)]
+    policy = FetchPolicy(
+        frozenset({f"127.0.0.1:{dead}", f"localhost:{server.port}"}),
+        num_retries=0,
+        num_parallel_per_host=1,
+        max_host_faults=5,
+        respect_robots=False,
+    )
+    fetched = fetch_all([*urls, f"http://localhost:{server.port}/picture/1"], policy)
+    assert [result.reason for result in fetched] == ["connection"] * 5 + ["host_down"] * 7 + [None]
+    assert "127.0.0.1 failed 5 times in a row" in fetched[5].detail
+
+
+def test_one_good_answer_clears_a_host(server):
+    urls = [
+        f"http://127.0.0.1:{server.port}/{path}" for path in ("nonsense?1", "nonsense?2", "picture/1", "nonsense?3")
+    ]
+    policy = policy_for(server, num_retries=0, num_parallel_per_host=1, max_host_faults=3)
+    assert [result.reason for result in fetch_all(urls, policy)] == ["connection", "connection", None, "connection"]
+    urls += [f"http://127.0.0.1:{server.port}/nonsense?{number}" for number in (4, 5)]
+    urls += [f"http://127.0.0.1:{server.port}/picture/2"]
+    assert fetch_all(urls, policy)[-1].reason == "host_down"
+
+
+def test_what_was_fetched_a_moment_ago_is_forgotten_by_its_bytes(server, monkeypatch):
+    monkeypatch.setattr(fetch_module, "MAX_RECENT_BYTES", max(len(picture(1)), len(picture(2))))
+    urls = [f"http://127.0.0.1:{server.port}/picture/{number}" for number in (1, 1, 2, 2, 1)]
+
+    async def one_by_one():
+        async with fetch_module.Fetcher(policy_for(server)) as fetcher:
+            return [(await fetcher.fetch(url)).data for url in urls]
+
+    assert asyncio.run(one_by_one()) == [picture(number) for number in (1, 1, 2, 2, 1)]
+    assert (server.asked["/picture/1"], server.asked["/picture/2"]) == (2, 1)
 
 
 def test_nothing_is_waited_for_after_the_last_try(server, no_waiting):
@@ -314,14 +419,25 @@ def test_one_slow_host_does_not_hold_up_the_others(server, canary):
     assert [result.reason for result in fetched] == ["timeout"] * 3 + [None]
 
 
-def test_no_cookie_is_kept_and_no_connection_is_used_twice(server):
+def test_no_cookie_is_kept(server):
     urls = [f"http://127.0.0.1:{server.port}/cookie?{number}" for number in range(4)]
     fetched = fetch_all(urls, policy_for(server, num_parallel=1))
     assert [result.data for result in fetched] == [b"ok"] * 4
     assert not any("cookie" in map(str.lower, headers) for headers in server.headers_seen)
-    # The pool knows connections by address: one that was opened (and, with TLS, checked) for one name is not
-    # good for another name at the same address.
-    assert server.connections == 4
+
+
+def test_a_connection_serves_one_name_alone(server, monkeypatch):
+    # A pool knows connections by address: one that was opened (and, with TLS, checked) for one name is not good for
+    # another name at the same address.
+    monkeypatch.setattr(fetch_module, "_addresses", lambda host, port: ["127.0.0.1"])
+    policy = FetchPolicy(
+        frozenset(f"{name}:{server.port}" for name in ("one.example", "two.example")),
+        num_parallel_per_host=1,
+        respect_robots=False,
+    )
+    urls = [f"http://{name}.example:{server.port}/picture/{number}" for number in range(5) for name in ("one", "two")]
+    assert all(result.data for result in fetch_all(urls, policy))
+    assert server.connections == 2
 
 
 def test_a_private_address_is_refused_without_a_connection(canary):
@@ -341,19 +457,11 @@ def test_an_allowed_server_is_that_host_and_port_alone(server, canary):
     assert (server.connections, canary.connections) == (0, 0)
 
 
-def answers(*addresses: str):
-    async def getaddrinfo(host, port, **_):
-        kind = {4: socket.AF_INET, 6: socket.AF_INET6}
-        return [(kind[6 if ":" in a else 4], socket.SOCK_STREAM, 6, "", (a, port)) for a in addresses]
-
-    return getaddrinfo
-
-
 @pytest.mark.parametrize(
     "addresses", [("127.0.0.1",), ("93.184.215.14", "127.0.0.1"), ("127.0.0.1", "93.184.215.14"), ("::1", "8.8.8.8")]
 )
 def test_a_name_with_any_private_answer_is_refused(canary, monkeypatch, addresses):
-    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", lambda self, *a, **k: answers(*addresses)(*a, **k))
+    monkeypatch.setattr(fetch_module, "_addresses", lambda host, port: list(addresses))
     assert fetch_all([f"http://shop.example:{canary.port}/"], FetchPolicy())[0].reason == "blocked_address"
     assert canary.connections == 0
 
@@ -362,11 +470,11 @@ def test_the_connection_goes_to_the_address_that_was_checked_and_names_are_asked
     # A name server that says "public" first and "private" at every later question (rebinding).
     asked = []
 
-    async def getaddrinfo(host, port, **rest):
+    def addresses(host, port):
         asked.append(host)
-        return await answers("93.184.215.14" if len(asked) == 1 else "127.0.0.1")(host, port)
+        return ["93.184.215.14" if len(asked) == 1 else "127.0.0.1"]
 
-    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", lambda self, *a, **k: getaddrinfo(*a, **k))
+    monkeypatch.setattr(fetch_module, "_addresses", addresses)
     connected = []
 
     async def open_connection(self, host, port, **_):
@@ -376,7 +484,9 @@ def test_the_connection_goes_to_the_address_that_was_checked_and_names_are_asked
     import httpcore
 
     monkeypatch.setattr(httpcore._backends.auto.AutoBackend, "connect_tcp", open_connection)
-    result = fetch_all([f"http://shop.example:{server.port}/picture/1"], FetchPolicy(num_retries=0))[0]
+    result = fetch_all(
+        [f"http://shop.example:{server.port}/picture/1"], FetchPolicy(num_retries=0, respect_robots=False)
+    )[0]
     assert result.reason == "connection"
     assert asked == ["shop.example"]
     assert connected == ["93.184.215.14"]

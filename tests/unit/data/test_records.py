@@ -13,8 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from appraiser.data import records
-from appraiser.data.records import FieldMap, ProductRecord, guess_fields, is_missing, open_source, parse_price_cell
+from appraiser.data.records import FieldMap, ProductRecord, guess_fields, is_missing, parse_price_cell
 from appraiser.data.samples.catalogue import COLUMNS as SAMPLE_COLUMNS
+from appraiser.data.sources import open_source
 from appraiser.data.task import format_price, parse_price
 from appraiser.errors import AppraiserError, ConfigError, DataError
 
@@ -26,7 +27,7 @@ BURBERRY = (
 
 
 def read(path: Path) -> list[tuple[int, dict]]:
-    return list(open_source(str(path)).rows)
+    return list(open_source(str(path)).rows())
 
 
 def write(path: Path, text: str | bytes) -> Path:
@@ -58,7 +59,7 @@ def error_of(action) -> AppraiserError:
 def test_every_kind_of_text_table_gives_the_same_rows(tmp_path, name, text):
     source = open_source(str(write(tmp_path / name, text)))
     assert source.columns == ("image", "title")
-    rows = [row for _, row in source.rows]
+    rows = [row for _, row in source.rows()]
     assert rows == [{"image": "a.jpg", "title": "Bag"}, {"image": "b.jpg", "title": "Red Coat"}]
     assert source.folder == tmp_path
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from appraiser.data.grouping import (
+from appraiser.data.building.grouping import (
     MIN_GROUP_CAP,
     NEAR_DUPLICATE_BITS,
     SPLITS,

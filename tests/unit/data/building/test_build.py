@@ -6,6 +6,7 @@ import io
 import json
 import random
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,13 @@ import pytest
 from conftest import shared_folder
 from PIL import Image
 
-from appraiser.data import build as build_module
 from appraiser.data import pictures
-from appraiser.data.build import build_dataset, choose_num_crops
+from appraiser.data.building import build as build_module
+from appraiser.data.building import shards
+from appraiser.data.building.build import build_dataset, choose_num_crops
+from appraiser.data.building.ledger import Ledger
 from appraiser.data.dataset import open_dataset
-from appraiser.data.fetch import Fetched, FetchPolicy
+from appraiser.data.fetch import Fetched, Fetcher, FetchPolicy
 from appraiser.errors import AppraiserError, DataError
 
 BURBERRY_CATEGORIES = ("category1_code", "category2_code", "category3_code")
@@ -242,9 +245,9 @@ def test_a_full_disk_leaves_neither_a_data_set_nor_a_half_one(tmp_path, monkeypa
         return call
 
     if moment == "staging":
-        monkeypatch.setattr(build_module, "_collect", failing(build_module._collect))
+        monkeypatch.setattr(Ledger, "write", failing(Ledger.write))
     elif moment == "split":
-        monkeypatch.setattr(build_module.pq, "write_table", failing(pq.write_table, first_good=2))
+        monkeypatch.setattr(pq.ParquetWriter, "write_table", failing(pq.ParquetWriter.write_table, first_good=2))
     elif moment == "manifest":
         monkeypatch.setattr(Path, "write_text", failing(Path.write_text, first_good=1))
     else:
@@ -346,14 +349,21 @@ def test_pictures_inside_the_table_are_used(tmp_path):
     assert {record.images[0] for record in records_of(tmp_path / "out").values()} == {jpeg(i) for i in range(6)}
 
 
-def test_addresses_inside_an_image_column_are_fetched(tmp_path, monkeypatch):
+def fetching(monkeypatch, answer: Callable[[str], bytes | None]) -> list[str]:
+    """Let every fetch be answered by a function (None: no such host); returns the list of URLs asked for."""
     asked = []
 
-    def fetch_all(urls, policy):
-        asked.extend(urls)
-        return [Fetched(url, jpeg(int(url[-1]))) if url[-1] != "3" else Fetched(url, reason="dns") for url in urls]
+    async def fetch(self, url):
+        asked.append(url)
+        data = answer(url)
+        return Fetched(url, reason="dns", detail="no such host") if data is None else Fetched(url, data)
 
-    monkeypatch.setattr(build_module, "fetch_all", fetch_all)
+    monkeypatch.setattr(Fetcher, "fetch", fetch)
+    return asked
+
+
+def test_addresses_inside_an_image_column_are_fetched(tmp_path, monkeypatch):
+    asked = fetching(monkeypatch, lambda url: jpeg(int(url[-1])) if url[-1] != "3" else None)
     rows = [{"title": f"Article {i}", "image": {"bytes": None, "path": f"https://shop.example/{i}"}} for i in range(4)]
     manifest = build_dataset(save(tmp_path, rows, "products.parquet"), tmp_path / "out", max_quarantined=0.5)
     assert sorted(asked) == [f"https://shop.example/{i}" for i in range(4)]
@@ -386,7 +396,7 @@ def test_half_characters_are_quarantined_wherever_they_stand(tmp_path):
     manifest = build_dataset(save(tmp_path, rows, "products.jsonl"), tmp_path / "out", max_quarantined=0.6)
     assert manifest.rows_in == manifest.ok + manifest.quarantined == 6
     assert {row: reason for row, (reason, _) in quarantine_of(tmp_path / "out").items()} == {
-        2: "bad_text", 3: "missing_file", 4: "bad_text",
+        2: "bad_text", 3: "bad_text", 4: "bad_text",
     }  # fmt: skip
 
 
@@ -445,7 +455,7 @@ def test_a_column_that_is_numbers_in_one_split_and_text_in_another_is_text_in_al
 
 
 def test_shards_of_a_split_have_one_schema(tmp_path, monkeypatch):
-    monkeypatch.setattr(build_module, "ROWS_PER_SHARD", 4)
+    monkeypatch.setattr(shards, "ROWS_PER_SHARD", 4)
     build_dataset(save(tmp_path, shop(tmp_path, 20)), tmp_path / "out")
     files = sorted((tmp_path / "out").glob("train-*.parquet"))
     assert len(files) >= 4
@@ -494,13 +504,13 @@ def test_a_folder_without_a_data_set_a_damaged_and_a_newer_one_are_told_apart(tm
 
 
 def test_a_table_of_the_hub_cannot_name_files_of_this_machine(tmp_path, monkeypatch):
-    from appraiser.data.records import Source
+    from appraiser.data.sources import Source
 
     (tmp_path / "private.jpg").write_bytes(jpeg())
     places = [str(tmp_path / "private.jpg"), "private.jpg", {"bytes": None, "path": str(tmp_path / "private.jpg")}]
     places += [{"bytes": jpeg(1), "path": "private.jpg"}]
-    rows = ((number, {"image": place, "title": f"t{number}"}) for number, place in enumerate(places, start=1))
-    source = Source("hub:somebody/table", ("image", "title"), rows, None)
+    rows = [(number, {"image": place, "title": f"t{number}"}) for number, place in enumerate(places, start=1)]
+    source = Source("hub:somebody/table", ("image", "title"), lambda: iter(rows), None, "version")
     monkeypatch.setattr(build_module, "open_source", lambda name: source)
     monkeypatch.chdir(tmp_path)
     manifest = build_dataset("hub:somebody/table", tmp_path / "out", max_quarantined=0.9)
@@ -536,5 +546,5 @@ def test_worn_clothes_build_with_a_category_alone(tmp_path):
 
 
 def test_no_fetch_is_made_where_all_pictures_are_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(build_module, "fetch_all", lambda *_: pytest.fail("nothing to fetch"))
+    fetching(monkeypatch, lambda url: pytest.fail("nothing to fetch"))
     build_dataset(save(tmp_path, shop(tmp_path, 4)), tmp_path / "out", fetch=FetchPolicy())

@@ -1,0 +1,189 @@
+"""Every row of a source -> one state in the ledger: its pictures stored, or the reason why not.
+
+rows that have no state yet ─▶ values checked ─▶ pictures fetched or read ─▶ decoded in a worker ─▶ ledger
+
+Some hundred rows are on their way at any time; memory does not grow with the table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from appraiser.data.building.decoding import Decoded, Undecodable, decode_apart
+from appraiser.data.building.ledger import Ledger, Quarantined
+from appraiser.data.building.previous import Previous
+from appraiser.data.building.rows import RowProblem, is_url, local_picture, picture_places, row_values
+from appraiser.data.fetch import Fetcher, FetchPolicy
+from appraiser.data.records import FieldMap
+from appraiser.data.sources import Source
+from appraiser.errors import DataError
+
+PROBE_ROWS = 20
+MIN_ON_THE_WAY = 64
+ROWS_PER_WRITE = 64
+SECONDS_PER_WRITE = 1.0
+
+State = tuple[int, Decoded] | Quarantined
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the first rows with URLs gave, before the others are asked for."""
+
+    num_rows: int
+    num_ok: int
+    reasons: Mapping[str, int]
+
+
+class Collector:
+    """Brings rows to their states.
+
+    Args:
+        previous: an earlier build of the source, whose states are taken over.
+        progress: called with the number of rows that have their state.
+        on_forecast: called once if there are URLs, after the first of them.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        fields: FieldMap,
+        ledger: Ledger,
+        policy: FetchPolicy,
+        previous: Previous | None = None,
+        progress: Callable[[int], None] | None = None,
+        on_forecast: Callable[[Forecast], None] | None = None,
+    ) -> None:
+        self.source = source
+        self.fields = fields
+        self.ledger = ledger
+        self.policy = policy
+        self.previous = previous
+        self.progress = progress
+        self.on_forecast = on_forecast
+        self.num_fetched = 0
+        """Pictures that came from a URL."""
+        self._states: list[State] = []
+        self._num_done = 0
+        self._written_at = time.monotonic()
+
+    def run(self) -> None:
+        """Bring all rows to their states.
+
+        Raises:
+            DataError: none of the first URLs gave a picture, or the source cannot be read on.
+        """
+        asyncio.run(self._run())
+
+    async def _run(self) -> None:
+        done = self.ledger.done()
+        self._num_done = len(done)
+        rows = ((number, row) for number, row in self.source.rows() if number not in done)
+        try:
+            async with Fetcher(self.policy) as fetcher:
+                passed_over = await self._probe(rows, fetcher)
+                await self._all(chain(passed_over, rows), fetcher)
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+        finally:
+            self._write()
+
+    async def _probe(
+        self, rows: Iterator[tuple[int, dict[str, Any]]], fetcher: Fetcher
+    ) -> list[tuple[int, dict[str, Any]]]:
+        """Bring the first rows with URLs to their states; where none of them works, the others are not tried.
+
+        Returns:
+            Rows without URLs that were passed over.
+        """
+        chosen: list[tuple[int, dict[str, Any]]] = []
+        others: list[tuple[int, dict[str, Any]]] = []
+        for number, row in rows:
+            (chosen if self._needs_fetch(number, row) else others).append((number, row))
+            if len(chosen) == PROBE_ROWS or len(others) == PROBE_ROWS:
+                break
+        if chosen:
+            states = await asyncio.gather(*(self._state(number, row, fetcher) for number, row in chosen))
+            reasons: Counter[str] = Counter(state.reason for state in states if isinstance(state, Quarantined))
+            for state in states:
+                self._enter(state)
+            if self.on_forecast:
+                self.on_forecast(Forecast(len(chosen), len(chosen) - reasons.total(), dict(reasons)))
+            if reasons.total() == len(chosen) == PROBE_ROWS:
+                example = next(state for state in states if isinstance(state, Quarantined))
+                raise DataError(
+                    f"none of the first {PROBE_ROWS} pictures could be fetched: "
+                    + ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()),
+                    where=f"row {example.row}: {example.detail}",
+                    fix="check one address in a browser; the remaining rows were not tried",
+                )
+        return others
+
+    def _needs_fetch(self, number: int, row: Mapping[str, Any]) -> bool:
+        try:
+            values = row_values(number, row, self.source, self.fields)
+            is_known = self.previous is not None and self.previous.pictures(values.fields["id"]) is not None
+            return not is_known and any(map(is_url, picture_places(row, self.fields)))
+        except RowProblem:
+            return False
+
+    async def _all(self, rows: Iterator[tuple[int, dict[str, Any]]], fetcher: Fetcher) -> None:
+        slots = asyncio.Semaphore(max(MIN_ON_THE_WAY, 2 * self.policy.num_parallel))
+
+        async def one(number: int, row: dict[str, Any]) -> None:
+            try:
+                await self._one(number, row, fetcher)
+            finally:
+                slots.release()
+
+        async with asyncio.TaskGroup() as tasks:
+            for number, row in rows:
+                await slots.acquire()
+                tasks.create_task(one(number, row))
+
+    async def _one(self, number: int, row: dict[str, Any], fetcher: Fetcher) -> None:
+        self._enter(await self._state(number, row, fetcher))
+
+    async def _state(self, number: int, row: Mapping[str, Any], fetcher: Fetcher) -> State:
+        if self.previous is not None and number in self.previous.quarantined:
+            return self.previous.quarantined[number]
+        try:
+            values = row_values(number, row, self.source, self.fields)
+            pictures = self.previous.pictures(values.fields["id"]) if self.previous is not None else None
+            if pictures is None:
+                places = picture_places(row, self.fields)
+                pictures = tuple([await self._bytes(place, fetcher) for place in places])
+        except RowProblem as problem:
+            return Quarantined(number, problem.reason, problem.detail)
+        decoded = await decode_apart(pictures)
+        if isinstance(decoded, Undecodable):
+            return Quarantined(number, decoded.reason, decoded.detail)
+        return number, decoded
+
+    async def _bytes(self, place: Any, fetcher: Fetcher) -> bytes:
+        if not is_url(place):
+            return await asyncio.to_thread(local_picture, place, self.source)
+        fetched = await fetcher.fetch(place)
+        if fetched.reason is not None:
+            raise RowProblem(fetched.reason, f"{place[:200]}: {fetched.detail}")
+        self.num_fetched += 1
+        return fetched.data or b""
+
+    def _enter(self, state: State) -> None:
+        self._states.append(state)
+        self._num_done += 1
+        if len(self._states) >= ROWS_PER_WRITE or time.monotonic() - self._written_at > SECONDS_PER_WRITE:
+            self._write()
+
+    def _write(self) -> None:
+        self.ledger.write(self._states)
+        self._states = []
+        self._written_at = time.monotonic()
+        if self.progress:
+            self.progress(self._num_done)

@@ -1,0 +1,98 @@
+"""Pictures of strangers are decoded in worker processes: one that kills its decoder costs its own row and nothing else.
+
+Workers have a cap on memory and every task a time limit; a worker that dies or hangs is replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import multiprocessing.util
+import os
+import sys
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pebble import ProcessExpired, ProcessPool
+
+from appraiser.data.pictures import PictureError, StoredPicture, decode, difference_hash, prepare
+from appraiser.data.reasons import DecodeReason, PictureReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+MAX_SECONDS = 20.0
+MAX_MEMORY_BYTES = 2 << 30
+"""Address space of a worker beyond what it has at its start. 40 megapixels as floats are half a gigabyte."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Pictures of one row, ready to be stored, and the look of the first."""
+
+    pictures: tuple[StoredPicture, ...]
+    look: np.ndarray
+
+
+@dataclass(frozen=True)
+class Undecodable:
+    """Why a row's pictures cannot be used."""
+
+    reason: PictureReason | DecodeReason
+    detail: str
+
+
+async def decode_apart(pictures: Sequence[bytes]) -> Decoded | Undecodable:
+    """Decode a row's pictures in a worker process."""
+    decoded: Decoded | Undecodable = await _apart(_decode, list(pictures))
+    return decoded
+
+
+async def _apart(function: Callable[[Any], Any], argument: Any) -> Any:
+    try:
+        return await asyncio.wrap_future(_pool().schedule(function, args=[argument], timeout=MAX_SECONDS))
+    except TimeoutError:
+        return Undecodable("decode_timeout", f"not decoded within {MAX_SECONDS:g} s")
+    except ProcessExpired as error:
+        return Undecodable("decoder_died", f"the decoder ended with exit code {error.exitcode}")
+
+
+def _decode(pictures: list[bytes]) -> Decoded | Undecodable:
+    try:
+        stored = tuple(prepare(data) for data in pictures)
+        return Decoded(stored, difference_hash(decode(stored[0].data)))
+    except PictureError as problem:
+        return Undecodable(problem.reason, problem.what)
+    except MemoryError:
+        return Undecodable("out_of_memory", f"needs more than {MAX_MEMORY_BYTES >> 20} MiB to decode")
+
+
+@cache
+def _pool() -> ProcessPool:
+    # Not fork: the parent may hold threads and a model. A fork server starts clean and loads Pillow once.
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    if method == "forkserver":
+        context.set_forkserver_preload(["appraiser.data.building.decoding"])
+    pool = ProcessPool(max_workers=min(os.cpu_count() or 1, 16), initializer=_limit_memory, context=context)
+    # Not atexit, which processes that multiprocessing started do not run: they would wait for these workers for ever.
+    multiprocessing.util.Finalize(None, _end, args=(pool,), exitpriority=100)
+    return pool
+
+
+def _end(pool: ProcessPool) -> None:
+    pool.stop()  # type: ignore[no-untyped-call]
+    pool.join()
+
+
+def _limit_memory() -> None:
+    if sys.platform != "linux":  # elsewhere the time limit and the pixel cap have to do
+        return
+    import resource
+    from pathlib import Path
+
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    limit = pages * resource.getpagesize() + MAX_MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

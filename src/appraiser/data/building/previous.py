@@ -1,0 +1,55 @@
+"""The data set that a `--retry` replaces: its rows keep their states and pictures, only the named reasons are tried."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from appraiser.data.building.ledger import Quarantined
+from appraiser.data.dataset import SPLIT_NAMES, Records, open_dataset
+from appraiser.data.sources import Source
+from appraiser.errors import DataError
+
+
+@dataclass(frozen=True)
+class Previous:
+    """States of the rows of an earlier build of the same source."""
+
+    quarantined: dict[int, Quarantined]
+    _places: dict[str, tuple[Records, int]]
+
+    @classmethod
+    def open(cls, folder: Path, source: Source, retry: Sequence[str]) -> Previous:
+        """Read a data set folder; rows left out for a reason in `retry` have no state.
+
+        Raises:
+            DataError: it was built from something else, or no row was left out for these reasons.
+        """
+        dataset = open_dataset(folder)
+        if dataset.manifest.source_sha256 != source.sha256:
+            raise DataError(
+                f"{folder} was built from another {source.name}",
+                fix="build into another folder: rows of a changed table cannot be told from those of the old one",
+            )
+        rows = pq.read_table(folder / "quarantine.parquet").to_pylist()
+        if not any(row["reason"] in retry for row in rows):
+            found = ", ".join(f"{reason} ({count})" for reason, count in dataset.manifest.quarantined_by_reason.items())
+            raise DataError(
+                f"no row of {folder} was left out for {', '.join(retry)}", fix=f"reasons there: {found or 'none'}"
+            )
+        places: dict[str, tuple[Records, int]] = {}
+        for name in SPLIT_NAMES:
+            records = dataset.split(name)
+            places |= {identifier: (records, index) for index, identifier in enumerate(records.column("id"))}
+        left_out = [Quarantined(**row) for row in rows if row["reason"] not in retry]
+        return cls({state.row: state for state in left_out}, places)
+
+    def pictures(self, record_id: str) -> tuple[bytes, ...] | None:
+        """Stored pictures of a row that was kept."""
+        if record_id not in self._places:
+            return None
+        records, index = self._places[record_id]
+        return records[index].images
