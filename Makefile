@@ -37,9 +37,10 @@ fix: .venv/installed  ## what ruff can mend by itself
 docs: .venv/installed  ## write docs/cli.md and docs/config.md from the code
 	$(BIN)/python docs/generate.py
 
-bench: .venv/installed  ## seconds per picture and memory of a training step, against the common recipe
+bench: .venv/installed  ## training step and data, against the common recipe and script
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/training_step.py --config tiny --tasks train
+	$(BIN)/python benchmarks/data.py
 
 wheel: .venv/installed  ## build the wheel into dist/
 	$(BIN)/pip wheel --quiet --no-deps -w dist .

@@ -41,7 +41,7 @@ from appraiser.data.samples.scenes import Scene, make_scene
 from appraiser.data.samples.titles import make_title, visible_words
 from appraiser.errors import ConfigError, DataError
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Raised whenever the same seed would give other labels or visibly other pictures."""
 
 COLUMNS = (
