@@ -21,6 +21,7 @@ from PIL import Image
 
 from appraiser.data.building.build import build_dataset
 from appraiser.data.building.collect import Forecast
+from appraiser.data.building.ledger import Ledger
 from appraiser.data.dataset import SPLIT_NAMES, open_dataset
 from appraiser.data.fetch import FetchPolicy
 from appraiser.errors import DataError
@@ -213,3 +214,58 @@ def test_of_rows_with_one_id_the_chosen_one_stays_and_the_others_are_counted(ser
     manifest = build_dataset(path, tmp_path / "out", fetch=server.policy(), dedupe=dedupe)
     assert (manifest.rows_in, manifest.ok, manifest.quarantined_by_reason) == (10, 8, {"duplicate_id": 2})
     assert titles_of(tmp_path / "out")["P1"] == title
+
+
+def test_a_script_without_a_guard_builds_once(server, tmp_path):
+    path = table(tmp_path / "shop", server, 12)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from appraiser import build_dataset\nfrom appraiser.data.fetch import FetchPolicy\n"
+        f"policy = FetchPolicy(frozenset([{server.place!r}]))\n"
+        f"print(build_dataset({str(path)!r}, {str(tmp_path / 'out')!r}, fetch=policy).ok)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], check=True, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "12\n"
+
+
+def test_what_was_fetched_survives_a_second_refusal_and_another_build(server, tmp_path):
+    path = table(tmp_path / "shop", server, 30)
+    server.broken = {str(number): 404 for number in range(10)}
+    for _ in range(2):
+        with pytest.raises(DataError, match="10 of 30 rows cannot be used"):
+            build_dataset(path, tmp_path / "out", fetch=server.policy())
+    asked = server.asked.total()
+    with Ledger(tmp_path / ".out.building", "held by another build"), pytest.raises(DataError, match="another build"):
+        build_dataset(path, tmp_path / "out", fetch=server.policy())
+    assert (tmp_path / ".out.building" / "ledger.sqlite").exists()
+    assert server.asked.total() == asked
+
+
+def test_a_retry_that_cannot_be_published_leaves_the_old_data_set(server, tmp_path, monkeypatch):
+    path = table(tmp_path / "shop", server, 30)
+    server.broken = {"3": 503}
+    old = build_dataset(path, tmp_path / "out", fetch=server.policy())
+    rename, calls = Path.rename, []
+
+    def second_fails(self, target):
+        calls.append(self)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", second_fails)
+    with pytest.raises(DataError, match="No space left"):
+        build_dataset(path, tmp_path / "out", fetch=server.policy(), retry=["http_5xx"])
+    assert open_dataset(tmp_path / "out").manifest == old
+
+
+@pytest.mark.parametrize(
+    ("mapping", "retry", "what"),
+    [({"price": []}, "http_5xx", "was built with other columns"), (None, "duplicate_id", "cannot be tried again")],
+)
+def test_a_retry_that_would_mix_up_rows_is_refused(server, tmp_path, mapping, retry, what):
+    path = table(tmp_path / "shop", server, 30)
+    server.broken = {"3": 503}
+    build_dataset(path, tmp_path / "out", fetch=server.policy())
+    with pytest.raises(DataError, match=what):
+        build_dataset(path, tmp_path / "out", fetch=server.policy(), mapping=mapping, retry=[retry])

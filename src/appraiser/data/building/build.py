@@ -26,7 +26,7 @@ from appraiser.data.building.collect import Collector, Forecast
 from appraiser.data.building.grouping import assign_splits, group_rows
 from appraiser.data.building.ledger import Kept, Ledger, Quarantined
 from appraiser.data.building.previous import Previous
-from appraiser.data.building.rows import RowValues, row_values
+from appraiser.data.building.rows import RowProblem, RowValues, row_values
 from appraiser.data.building.shards import ColumnTypes, Layout, Record, ShardWriter, write_quarantine
 from appraiser.data.dataset import DATASET_FORMAT, SPLIT_NAMES, Manifest
 from appraiser.data.fetch import FetchPolicy
@@ -100,9 +100,9 @@ def build_dataset(
     table = open_source(str(source))
     fields = guess_fields(table.columns, mapping or {}, Path(table.name).name)
     staging = target.with_name(f".{target.name}.building")
+    previous = Previous.open(target, table, fields, retry) if _holds_dataset(target) else None
     collector: Collector | None = None
     try:
-        previous = Previous.open(target, table, retry) if _holds_dataset(target) else None
         with Ledger(staging, f"{table.sha256} {fields.describe()}") as ledger:
             ledger.forget(retry)
             collector = Collector(table, fields, ledger, fetch or FetchPolicy(), previous, progress, on_forecast)
@@ -110,17 +110,17 @@ def build_dataset(
             manifest = _write(table, fields, ledger, staging / "dataset", settings)
         _publish(staging, target)
     except (OSError, DataError) as error:
-        raise _failure(
-            error, staging, target, was_fetched=collector is not None and collector.num_fetched > 0
-        ) from error
+        raise _failure(error, staging, target, collector) from error
     return manifest
 
 
-def _failure(error: OSError | DataError, staging: Path, target: Path, *, was_fetched: bool) -> DataError:
+def _failure(error: OSError | DataError, staging: Path, target: Path, collector: Collector | None) -> DataError:
     """What to tell the user; what was fetched stays for the next try, anything else is quickly made again."""
-    if not was_fetched:
+    has_fetched = collector is not None and collector.num_fetched + collector.num_resumed > 0
+    # Without a collector the ledger was not ours: another build may be writing there.
+    if collector is not None and not has_fetched:
         shutil.rmtree(staging, ignore_errors=True)
-    kept = "; what was fetched is kept for the next try" if was_fetched else ""
+    kept = "; what was fetched is kept for the next try" if has_fetched else ""
     if isinstance(error, DataError):
         return DataError(error.what, where=error.where, fix=f"{error.fix}{kept}") if kept else error
     return DataError(
@@ -132,9 +132,15 @@ def _failure(error: OSError | DataError, staging: Path, target: Path, *, was_fet
 
 def _publish(staging: Path, target: Path) -> None:
     """Move the finished data set to its place and clear up."""
+    replaced = staging / "replaced"
     if target.exists():
-        target.rename(staging / "replaced")
-    (staging / "dataset").rename(target)
+        target.rename(replaced)
+    try:
+        (staging / "dataset").rename(target)
+    except OSError:
+        if replaced.exists():
+            replaced.rename(target)
+        raise
     shutil.rmtree(staging)
 
 
@@ -188,7 +194,10 @@ def _records(source: Source, fields: FieldMap, kept: Sequence[Kept]) -> Iterator
     wanted = next(waiting, None)
     for number, row in source.rows():
         if wanted is not None and number == wanted.row:
-            yield wanted, row_values(number, row, source, fields)
+            try:
+                yield wanted, row_values(number, row, source, fields)
+            except RowProblem:
+                break
             wanted = next(waiting, None)
     if wanted is not None:
         raise DataError(f"row {wanted.row} is gone: {source.name} changed while it was read", fix="build again")

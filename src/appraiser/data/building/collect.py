@@ -69,6 +69,8 @@ class Collector:
         self.on_forecast = on_forecast
         self.num_fetched = 0
         """Pictures that came from a URL."""
+        self.num_resumed = 0
+        """Rows that had their state before."""
         self._states: list[State] = []
         self._num_done = 0
         self._written_at = time.monotonic()
@@ -83,7 +85,7 @@ class Collector:
 
     async def _run(self) -> None:
         done = self.ledger.done()
-        self._num_done = len(done)
+        self._num_done = self.num_resumed = len(done)
         rows = ((number, row) for number, row in self.source.rows() if number not in done)
         try:
             async with Fetcher(self.policy) as fetcher:

@@ -10,6 +10,7 @@ import multiprocessing
 import multiprocessing.util
 import os
 import sys
+import types
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -69,14 +70,37 @@ def _decode(pictures: list[bytes]) -> Decoded | Undecodable:
         return Undecodable("out_of_memory", f"needs more than {MAX_MEMORY_BYTES >> 20} MiB to decode")
 
 
+# Not fork: the parent may hold threads and a model. A fork server starts clean and loads Pillow once.
+_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+_CONTEXT: Any = multiprocessing.get_context(_METHOD)
+
+
+class _Worker(_CONTEXT.Process):
+    """A process that does not import the main program once more.
+
+    Others do, so a script without an `if __name__ == "__main__"` would build its data set again in every worker. Ours
+    need nothing from it; while they are started, they are shown an empty one.
+    """
+
+    @staticmethod
+    def _Popen(process: Any) -> Any:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        try:
+            return _CONTEXT.Process._Popen(process)
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _WorkerContext(type(_CONTEXT)):  # type: ignore[misc]
+    Process = _Worker
+
+
 @cache
 def _pool() -> ProcessPool:
-    # Not fork: the parent may hold threads and a model. A fork server starts clean and loads Pillow once.
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(method)
-    if method == "forkserver":
-        context.set_forkserver_preload(["appraiser.data.building.decoding"])
-    pool = ProcessPool(max_workers=min(os.cpu_count() or 1, 16), initializer=_limit_memory, context=context)
+    if _METHOD == "forkserver":
+        _CONTEXT.set_forkserver_preload(["appraiser.data.building.decoding"])
+    pool = ProcessPool(max_workers=min(os.cpu_count() or 1, 16), initializer=_limit_memory, context=_WorkerContext())
     # Not atexit, which processes that multiprocessing started do not run: they would wait for these workers for ever.
     multiprocessing.util.Finalize(None, _end, args=(pool,), exitpriority=100)
     return pool

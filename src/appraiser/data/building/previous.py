@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from appraiser.data.building.ledger import Quarantined
 from appraiser.data.dataset import SPLIT_NAMES, Records, open_dataset
+from appraiser.data.records import FieldMap
 from appraiser.data.sources import Source
 from appraiser.errors import DataError
 
@@ -22,7 +23,7 @@ class Previous:
     _places: dict[str, tuple[Records, int]]
 
     @classmethod
-    def open(cls, folder: Path, source: Source, retry: Sequence[str]) -> Previous:
+    def open(cls, folder: Path, source: Source, fields: FieldMap, retry: Sequence[str]) -> Previous:
         """Read a data set folder; rows left out for a reason in `retry` have no state.
 
         Raises:
@@ -34,6 +35,13 @@ class Previous:
                 f"{folder} was built from another {source.name}",
                 fix="build into another folder: rows of a changed table cannot be told from those of the old one",
             )
+        if dataset.manifest.fields != {name: list(columns) for name, columns in fields.columns.items()}:
+            raise DataError(
+                f"{folder} was built with other columns: {FieldMap(_tuples(dataset.manifest.fields)).describe()}",
+                fix="give the same --map, or build into another folder",
+            )
+        if "duplicate_id" in retry:
+            raise DataError("duplicate_id cannot be tried again", fix="build into another folder with --dedupe")
         rows = pq.read_table(folder / "quarantine.parquet").to_pylist()
         if not any(row["reason"] in retry for row in rows):
             found = ", ".join(f"{reason} ({count})" for reason, count in dataset.manifest.quarantined_by_reason.items())
@@ -53,3 +61,7 @@ class Previous:
             return None
         records, index = self._places[record_id]
         return records[index].images
+
+
+def _tuples(fields: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(columns) for name, columns in fields.items()}
