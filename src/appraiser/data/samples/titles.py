@@ -9,7 +9,7 @@ from appraiser.data.samples.attributes import TYPES, Product
 
 MIN_LENGTH, MAX_LENGTH = 8, 71
 
-_HARDWARE_WORDS = {"none": "", "buttons": "Button", "zip": "Zip", "buckle": "Buckle", "chain": "Chain"}
+HARDWARE_WORDS = {"none": "", "buttons": "Button", "zip": "Zip", "buckle": "Buckle", "chain": "Chain"}
 
 
 def visible_words(product: Product) -> list[str]:
@@ -19,10 +19,10 @@ def visible_words(product: Product) -> list[str]:
         product.colour,
         "" if product.pattern == "plain" else product.pattern,
         product.material,
-        _HARDWARE_WORDS[product.hardware],
+        HARDWARE_WORDS[product.hardware],
         TYPES[product.type].noun,
     )
-    return [word for part in parts for word in _capitals(part).split()]
+    return [word for part in parts for word in capitals(part).split()]
 
 
 def make_title(product: Product) -> str:
@@ -30,6 +30,6 @@ def make_title(product: Product) -> str:
     return " ".join([*visible_words(product), *([product.line_name] if product.line_name else [])])
 
 
-def _capitals(words: str) -> str:
+def capitals(words: str) -> str:
     """Capital at each word's start; a hyphen starts no word: `Gold-plated`, `T-shirt`."""
     return " ".join(word[:1].upper() + word[1:] for word in words.split())
