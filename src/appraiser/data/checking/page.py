@@ -40,6 +40,7 @@ def render_check(result: CheckResult) -> str:
         ),
         ("shortcuts", "Can labels be guessed without the product?", _shortcuts(result)),
         ("prices", "Prices by category", _prices(result)),
+        ("explained", "What explains the price", _explained(result)),
         ("categories", "Products per category", _categories(result)),
         ("costs", "Pictures, titles and what they cost", _costs(result)),
         ("columns", "Columns", _columns(result)),
@@ -202,6 +203,16 @@ def _prices(result: CheckResult) -> str:
     return (
         f"<p>Line: cheapest to dearest{escape(currency)}; bar: the middle half; mark: the median. Logarithmic axis.</p>"
         f"{range_rows(shown, 'Prices by category')}{left}"
+    )
+
+
+def _explained(result: CheckResult) -> str:
+    shares = [(name, f"{share:.0%}") for name, share in result.profile.get("price_explained", {}).items()]
+    if not shares:
+        return ""
+    return (
+        "<p>Share of the differences between prices (of the variance of ln price) that lie between the values of a "
+        "column, for columns of at most 50 different values.</p>" + facts_table(shares, "Price explained by column")
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,16 +14,25 @@ from appraiser.data.checking.findings import Findings
 from appraiser.data.dataset import RECORD_COLUMNS, Manifest
 from appraiser.data.records import ProductRecord, is_missing
 
+MAX_LEVELS = 50
+"""A column with more different values tells single products rather than kinds of them."""
 QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "max": 1.0}
 
 
 @dataclass
 class ColumnCounts:
-    """The source's own columns: how many values are missing, and a value as an example."""
+    """The source's own columns: missing values, an example, and which records have the same value.
+
+    Args:
+        levels: value -> number, for columns of few different values.
+        codes: those numbers, record by record.
+    """
 
     missing: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
+    levels: dict[str, dict[str, int]] = field(default_factory=dict)
+    codes: dict[str, array[int]] = field(default_factory=dict)
 
     def see(self, record: ProductRecord) -> None:
         """Take one record into account."""
@@ -31,6 +41,12 @@ class ColumnCounts:
             if not is_missing(value):
                 self.examples.setdefault(name, str(value)[:60])
                 self.kinds.setdefault(name, type(value).__name__)
+            known = self.levels.setdefault(name, {})
+            if len(known) <= MAX_LEVELS:
+                code = known.setdefault(str(value), len(known))
+                self.codes.setdefault(name, array("h")).append(code)
+            else:
+                self.codes.pop(name, None)
 
 
 def profile(
@@ -76,7 +92,26 @@ def profile(
             name: quantiles(prices) | {"n": len(prices)}
             for name, prices in sorted(by_category.items(), key=lambda item: float(np.median(item[1])))
         }
+        found["price_explained"] = _price_explained(findings, columns)
     return {name: part for name, part in found.items() if part}
+
+
+def _price_explained(findings: Findings, columns: ColumnCounts) -> dict[str, float]:
+    """Share of the variance of ln price that lies between the values of a column (eta squared), largest first."""
+    codes = {name: list(values) for name, values in columns.codes.items() if len(columns.levels[name]) > 1}
+    names = {name: number for number, name in enumerate(dict.fromkeys(findings.categories))}
+    codes = {"category": [names[category] for category in findings.categories]} | codes
+    logs = np.array([np.log(price) if price else np.nan for price in findings.prices])
+    known = ~np.isnan(logs)
+    total = logs[known].var()
+    found = {}
+    for name, values in codes.items():
+        kinds = np.array(values)[known]
+        counts = np.bincount(kinds)
+        if 1 < np.count_nonzero(counts) <= len(kinds) // 2 and total > 0:
+            means = np.bincount(kinds, logs[known]) / np.maximum(counts, 1)
+            found[name] = round(float((counts * (means - logs[known].mean()) ** 2).sum() / known.sum() / total), 4)
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def _columns(findings: Findings, columns: ColumnCounts) -> list[dict[str, Any]]:

@@ -104,6 +104,10 @@ class CatalogueSummary:
     """Median absolute percentage error of the oracle's price on these rows, rounding of prices included; a fraction."""
     oracle_median_ape_theory: float
     """exp(0.6745 price_noise) - 1."""
+    oracle_title_exact: float
+    """Share of titles that can be read off the picture whole: those without a line name."""
+    oracle_category_accuracy: float
+    """Categories follow from what is visible."""
 
 
 def make_catalogue(
@@ -217,7 +221,7 @@ def _write_error(error: OSError, out: Path, rows: int) -> DataError:
 
 
 def _write_tables(folder: Path, settings: CatalogueSettings) -> CatalogueSummary:
-    errors, num_products, last_id, num_faults = array("d"), 0, -1, 0
+    errors, num_products, last_id, num_faults, num_readable = array("d"), 0, -1, 0, 0
     with (
         (folder / "products.csv").open("w", encoding="utf-8", newline="") as products_file,
         (folder / "truth.csv").open("w", encoding="utf-8", newline="") as truth_file,
@@ -236,6 +240,7 @@ def _write_tables(folder: Path, settings: CatalogueSettings) -> CatalogueSummary
             errors.append(abs(pricing.oracle_price(entry.product) - entry.price) / entry.price)
             num_products += entry.product_id != last_id
             num_faults += fault is not None
+            num_readable += not entry.product.line_name
             last_id = entry.product_id
     if settings.has_faults:
         _write_faults(folder / "faults.csv", settings)
@@ -251,6 +256,8 @@ def _write_tables(folder: Path, settings: CatalogueSettings) -> CatalogueSummary
         twins=settings.twins,
         oracle_median_ape=round(statistics.median(errors), 6),
         oracle_median_ape_theory=round(pricing.theoretical_error(settings.price_noise), 6),
+        oracle_title_exact=round(num_readable / settings.rows, 6),
+        oracle_category_accuracy=1.0,
     )
     (folder / "truth.json").write_text(json.dumps(asdict(summary), indent=2) + "\n", encoding="utf-8")
     return summary
