@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ class Source:
     Args:
         rows: begins to read (row number counted from 1, column -> value).
         sha256: changes with the table's contents.
+        columns: those that fields can be taken from; rows may have more.
         truth: per row number, facts known only of sample data (oracle price, visible words).
+        notes: what lies there and is not read, for the user to know.
     """
 
     name: str
@@ -30,11 +33,26 @@ class Source:
     licence: str | None = None
     truth: Mapping[int, Mapping[str, Any]] | None = None
     sample: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def licence_of(folder: Path) -> str | None:
     """Name of the licence file in a folder."""
     return next((file.name for file in folder.glob("LICEN[CS]E*")), None)
+
+
+def sha256_of(paths: Iterable[Path]) -> str:
+    """Hash over the contents of files, in this order."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def numbered(rows: Callable[[], Iterator[dict[str, Any]]]) -> Rows:
+    """Rows with their numbers."""
+    return lambda: enumerate(rows(), start=1)
 
 
 def not_utf8(path: Path) -> DataError:
