@@ -88,7 +88,8 @@ class ProductDataset:
         count = 0
         try:
             for path in self._files(name):
-                with pq.ParquetFile(path) as file:
+                # By default the whole file would be read ahead.
+                with pq.ParquetFile(path, pre_buffer=False) as file:
                     for batch in file.iter_batches(batch_size=STREAM_ROWS):
                         count += batch.num_rows
                         yield from batch.to_pylist()

@@ -31,6 +31,8 @@ from appraiser.errors import MissingDependencyError
 
 SHARD_MIB = 512
 """Hundreds of megabytes: few files to open, and still enough shards to hand out to workers."""
+SHARD_RECORDS = 10_000
+"""However small the pictures: `tarfile` remembers every member of a shard while it writes or reads it."""
 
 
 def write_web_dataset(
@@ -39,7 +41,7 @@ def write_web_dataset(
     """Write `train-000000.tar`, `train-000001.tar`, ..., `validation-000000.tar`, ...
 
     Args:
-        shard_mib: a shard ends with the first record that brings it to this size.
+        shard_mib: a shard ends with the first record that brings it to this size, or with its 10,000th.
 
     Raises:
         MissingDependencyError: the `webdataset` library is not installed.
@@ -96,6 +98,7 @@ def _shards(library: ModuleType, split: Path, shard_mib: int) -> Iterator[Any]:
     try:
         with library.ShardWriter(
             str(split).replace("%", "%%") + "-%06d.tar",
+            maxcount=SHARD_RECORDS,
             maxsize=shard_mib * 2**20,
             mtime=0,  # the same data set gives the same bytes
             encoder=False,

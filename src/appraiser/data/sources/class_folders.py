@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,18 @@ from appraiser.data.sources.tables import TABLE_NAMES
 from appraiser.errors import DataError
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
-SPLIT_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test"})
+# Pictures too: they become rows, so that the quarantine names those that cannot be read.
+OTHER_PICTURE_SUFFIXES = (".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".svg", ".psd")
+SPLIT_FOLDERS = frozenset(
+    "train training val valid validation dev calib calibration test testing eval evaluation".split()
+)
+NAMES_SHOWN = 5
 
 
 def open_class_folders(folder: Path) -> Source:
     """Pictures in folders named after their category, in train/ and test/ folders or not."""
-    found = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    found = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES + OTHER_PICTURE_SUFFIXES]
     has_splits = bool(found) and all(path.parts[0].lower() in SPLIT_FOLDERS for path in found)
     depth = 1 if has_splits else 0
     loose = [path for path in found if len(path.parts) < depth + 2]
@@ -36,4 +43,22 @@ def open_class_folders(folder: Path) -> Source:
 
     columns = ("image", "category", "source_split") if has_splits else ("image", "category")
     sha256 = hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
-    return Source(str(folder), columns, rows, folder, sha256, licence_of(folder))
+    notes = _others(sorted(set(files) - set(found)), folder)
+    return Source(str(folder), columns, rows, folder, sha256, licence_of(folder), notes=notes)
+
+
+def _others(files: list[Path], folder: Path) -> tuple[str, ...]:
+    """What is said of files that are no pictures; hidden ones, README and licence are nobody's data."""
+    others = [
+        path.as_posix()
+        for path in files
+        if not any(part.startswith(".") for part in path.parts) and not path.name.startswith(("README", "LICEN"))
+    ]
+    if not others:
+        return ()
+    kinds = Counter(Path(name).suffix.lower() or "no ending" for name in others).most_common()
+    return (
+        f"{len(others)} files in {folder} are no pictures and were not read "
+        f"({', '.join(f'{count} {kind}' for kind, count in kinds)}): {', '.join(others[:NAMES_SHOWN])}"
+        + (", ..." if len(others) > NAMES_SHOWN else ""),
+    )

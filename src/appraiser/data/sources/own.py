@@ -84,7 +84,7 @@ def _csv_rows(folder: Path, facts: ExportFacts) -> Iterator[Row]:
         split = row.pop(SPLIT_COLUMN, None)
         row = {own_names.get(name, name): value for name, value in row.items()}
         paths = json.loads(several) if several else [first]
-        yield row | {"image": [{"path": path} for path in paths], "source_split": split}
+        yield row | {"image": _one_or_all([{"path": path} for path in paths]), "source_split": split}
 
 
 def _image_folder_rows(folder: Path, facts: ExportFacts) -> Iterator[Row]:
@@ -93,7 +93,8 @@ def _image_folder_rows(folder: Path, facts: ExportFacts) -> Iterator[Row]:
         for _, values in open_table(folder / split / METADATA).rows():
             files = values.pop("file_names", None) or [values.pop("file_name")]
             row = {own_names.get(name, name): value for name, value in values.items()}
-            yield row | {"image": [{"path": f"{split}/{name}"} for name in files], "source_split": split}
+            image = _one_or_all([{"path": f"{split}/{name}"} for name in files])
+            yield row | {"image": image, "source_split": split}
 
 
 def _web_dataset_rows(folder: Path, facts: ExportFacts) -> Iterator[Row]:
@@ -105,12 +106,17 @@ def _web_dataset_rows(folder: Path, facts: ExportFacts) -> Iterator[Row]:
                         fields = {member.name.partition(".")[2]: _bytes(shard, member) for member in members}
                         row: Row = json.loads(fields.pop("json"))
                         # 10.jpg comes after 9.jpg.
-                        pictures = [fields[name] for name in sorted(fields, key=lambda name: (len(name), name))]
-                        yield row | {"image": [{"bytes": data} for data in pictures], "source_split": split}
+                        names = sorted(fields, key=lambda name: (len(name), name))
+                        image = _one_or_all([{"bytes": fields[name]} for name in names])
+                        yield row | {"image": image, "source_split": split}
             except (tarfile.TarError, OSError, ValueError, KeyError) as error:
                 raise DataError(
                     f"cannot read on in {path.name}: {error}", where=str(folder), fix="export the data set again"
                 ) from None
+
+
+def _one_or_all(pictures: list[Row]) -> Row | list[Row]:
+    return pictures[0] if len(pictures) == 1 else pictures
 
 
 def _bytes(shard: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -15,7 +15,10 @@ from appraiser.data.sources.source import Rows, Source, licence_of, not_utf8
 from appraiser.errors import DataError
 
 MAX_CELL_CHARACTERS = 1_000_000
-TABLE_NAMES = ("products.csv", "metadata.csv", "metadata.jsonl", "labels.csv", "products.parquet", "products.jsonl")
+TABLE_NAMES = (
+    "products.csv", "metadata.csv", "metadata.jsonl", "metadata.parquet", "labels.csv", "products.parquet",
+    "products.jsonl",
+)  # fmt: skip
 
 
 def open_table(path: Path) -> Source:
@@ -111,7 +114,8 @@ def _read_parquet(path: Path) -> tuple[list[str], Rows]:
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
+        # By default the whole file would be read ahead: 4,096 pictures were 89 MB instead of 16.
+        file = pq.ParquetFile(path, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path.name} is no Parquet file: {error}", fix="write it again") from None
 
