@@ -7,6 +7,7 @@ inside the commands that need them, so that `--help` opens at once.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from dataclasses import asdict
@@ -16,7 +17,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from appraiser import __version__
-from appraiser.console import drawing_workers, progress_bar, score_table, stages, stderr, train_with_progress
+from appraiser.console import (
+    WarningLines,
+    drawing_workers,
+    progress_bar,
+    score_table,
+    stages,
+    stderr,
+    train_with_progress,
+)
 from appraiser.errors import AppraiserError, ConfigError
 
 if TYPE_CHECKING:
@@ -41,6 +50,7 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("appraiser").handlers = [WarningLines()]
     try:
         app()
     except AppraiserError as error:
@@ -103,8 +113,9 @@ def build(
     source: Annotated[
         str,
         typer.Argument(
-            help="products.csv, .tsv, .jsonl, .parquet, a folder that holds one, a folder per category, the .json "
-            "conversations of another trainer, or hub:owner/name."
+            help="products.csv, .tsv, .jsonl, .parquet, a folder that holds one (or one per split), a folder per "
+            "category, the .json conversations of another trainer, what `datasets` saved to disk, a copy of a Hub "
+            "repository, a data set or export of appraiser, or hub:owner/name/config@split."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Data set folder to make.")],

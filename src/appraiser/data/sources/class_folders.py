@@ -58,7 +58,7 @@ def _others(files: list[Path], folder: Path) -> tuple[str, ...]:
         return ()
     kinds = Counter(Path(name).suffix.lower() or "no ending" for name in others).most_common()
     return (
-        f"{len(others)} files in {folder} are no pictures and were not read "
+        f"{len(others)} file(s) in {folder} are no pictures and were not read "
         f"({', '.join(f'{count} {kind}' for kind, count in kinds)}): {', '.join(others[:NAMES_SHOWN])}"
         + (", ..." if len(others) > NAMES_SHOWN else ""),
     )

@@ -37,7 +37,7 @@ def open_built(folder: Path) -> Source:
             if manifest.splits[split]:
                 yield from (row | {"source_split": split} for row in dataset.stream(split))
 
-    left_out = f"{manifest.quarantined} rows that were left out when {folder} was built are not in it"
+    left_out = f"{manifest.quarantined} row(s) left out when {folder} was built are not in it"
     return Source(
         name=str(folder),
         columns=_for_fields(dataset.schema().names, manifest.currency),

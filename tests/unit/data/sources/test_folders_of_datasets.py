@@ -211,10 +211,22 @@ def test_files_of_class_folders_that_are_no_pictures_are_counted_and_named(tmp_p
         manifest = build_dataset(tmp_path / "shop", tmp_path / "out", max_quarantined=0.5)
     assert (manifest.ok, manifest.quarantined_by_reason) == (3, {"unsupported_format": 1})
     said = caplog.messages[0]
-    assert "8 files in" in said
+    assert "8 file(s) in" in said
     assert "(7 .txt, 1 no ending): bags/Makefile, coats/0.txt, coats/1.txt, coats/2.txt, coats/3.txt, ..." in said
     (tmp_path / "shop" / "bags" / "Makefile").unlink()
-    assert "7 files" in open_source(str(tmp_path / "shop")).notes[0]
+    assert "7 file(s)" in open_source(str(tmp_path / "shop")).notes[0]
+
+
+def test_the_command_says_so_too(tmp_path, appraiser):
+    place = tmp_path / "shop" / "bags"
+    place.mkdir(parents=True)
+    for number in range(2):
+        (place / f"{number}.jpg").write_bytes(picture(number))
+    (place / "notes.txt").write_text("words")
+    done = appraiser("build", tmp_path / "shop", tmp_path / "out")
+    assert done.code == 0
+    assert "warning: 1 file(s) in" in done.err
+    assert "bags/notes.txt" in "".join(done.err.split())
 
 
 def test_a_folder_of_pictures_alone_says_nothing(tmp_path, caplog):

@@ -70,7 +70,7 @@ def test_rows_that_are_not_in_a_data_set_are_said(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         manifest = build_dataset(tmp_path / "one", tmp_path / "two")
     assert manifest.rows_in == 10
-    assert "2 rows that were left out" in caplog.messages[0]
+    assert "2 row(s) left out" in caplog.messages[0]
 
 
 def test_groups_stay_together_when_a_data_set_is_built_again(tmp_path):
