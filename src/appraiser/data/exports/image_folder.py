@@ -6,8 +6,7 @@ Not metadata.jsonl: `datasets` takes the types from a file's first lines then, m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -37,27 +36,26 @@ def write_image_folder(dataset: ProductDataset, folder: Path, progress: Callable
     written = Written(
         new_names([column.name for column in columns], lambda name: name.endswith(("file_name", "file_names")))
     )
-    several = has_several_pictures(schema)
     names = {column.name: written.renamed.get(column.name, column.name) for column in columns}
+    several = has_several_pictures(schema)
     file_column = pa.field("file_names", pa.list_(pa.string())) if several else pa.field("file_name", pa.string())
     table_schema = pa.schema([file_column, *(column.with_name(names[column.name]) for column in columns)])
     for split, rows in filled_splits(dataset):
         place = folder / split
         place.mkdir()
-
-        def entries(split: str = split, rows: Iterator[Row] = rows, place: Path = place) -> Iterator[Row]:
+        waiting: list[Row] = []
+        with pq.ParquetWriter(place / METADATA, table_schema) as table:
             for row in rows:
                 files = write_pictures(row, place)
+                entry = {other: row[name] for name, other in names.items()}
+                waiting.append(entry | {file_column.name: files if several else files[0]})
                 written.count(split, len(files))
                 progress(written.num_rows)
-                yield {name: row[own] for own, name in names.items()} | {
-                    file_column.name: files if several else files[0]
-                }
-
-        waiting = entries()
-        with pq.ParquetWriter(place / METADATA, table_schema) as table:
-            while group := list(islice(waiting, ROWS_PER_GROUP)):
-                table.write_table(pa.Table.from_pylist(group, schema=table_schema))
+                if len(waiting) == ROWS_PER_GROUP:
+                    table.write_table(pa.Table.from_pylist(waiting, schema=table_schema))
+                    waiting = []
+            if waiting:
+                table.write_table(pa.Table.from_pylist(waiting, schema=table_schema))
     return written
 
 
