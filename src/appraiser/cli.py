@@ -7,6 +7,7 @@ inside the commands that need them, so that `--help` opens at once.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from dataclasses import asdict
@@ -17,6 +18,7 @@ import typer
 
 from appraiser import __version__
 from appraiser.console import (
+    WarningLines,
     check_workers,
     drawing_workers,
     progress_bar,
@@ -49,6 +51,7 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("appraiser").handlers = [WarningLines()]
     try:
         app()
     except AppraiserError as error:
@@ -142,8 +145,9 @@ def build(
     source: Annotated[
         str,
         typer.Argument(
-            help="products.csv, .tsv, .jsonl, .parquet, a folder that holds one, a folder per category, the .json "
-            "conversations of another trainer, or hub:owner/name."
+            help="products.csv, .tsv, .jsonl, .parquet, a folder that holds one (or one per split), a folder per "
+            "category, the .json conversations of another trainer, what `datasets` saved to disk, a copy of a Hub "
+            "repository, a data set or export of appraiser, or hub:owner/name/config@split."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Data set folder to make.")],
@@ -442,6 +446,52 @@ def _line(row: dict[str, Any]) -> str:
 RESERVED = frozenset(
     ("picture", "title", "category", "price", "currency", "price_low", "price_high", "confidence", "parsed", "text")
 )
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Data set folder, as `appraiser build` makes it.")],
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    layout: Annotated[
+        Literal["imagefolder", "webdataset", "csv"] | None,
+        typer.Option(
+            "--as",
+            help="imagefolder and webdataset: as `datasets` and the `webdataset` library read them; csv: one table and "
+            "a folder of pictures.",
+        ),
+    ] = None,
+    shard_mib: Annotated[
+        int | None, typer.Option(min=1, help="webdataset: size of a tar shard in MiB; 512 if unset.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a data set in the layout of another tool; `appraiser build` reads all of them again.
+
+    Example:  appraiser export dataset dataset-as-csv --as csv
+    """
+    from appraiser.data.exports.export import export_dataset
+    from appraiser.data.exports.web_dataset import SHARD_MIB
+
+    if (folder / "config.yaml").is_file():
+        raise ConfigError(
+            f"{folder} is a run",
+            fix="name a data set folder, as `appraiser build` makes it: only data sets can be exported so far",
+        )
+    if layout is None:
+        raise ConfigError("which layout?", where=str(folder), fix="add --as imagefolder, --as webdataset or --as csv")
+    if shard_mib and layout != "webdataset":
+        stderr.print(f"warning: --shard-mib is for webdataset: not used for {layout}")
+    with progress_bar("exporting", 0) as report:
+        facts = export_dataset(folder, out, layout, shard_mib=shard_mib or SHARD_MIB, progress=report)
+    splits = ", ".join(f"{count} {split}" for split, count in facts.splits.items())
+    marked = f"{facts.num_escaped_cells} texts that a spreadsheet would run are marked with a '.\n"
+    renamed = "".join(f"Column {name} is called {other} there.\n" for name, other in facts.renamed.items())
+    emit(
+        {"out": str(out)} | facts.model_dump(mode="json"),
+        as_json,
+        f"{sum(facts.splits.values())} records with {facts.num_pictures} pictures are in {out}, counted after writing: "
+        f"{splits}.\n{marked if layout == 'csv' else ''}{renamed}Try: appraiser build {out} again",
+    )
 
 
 @app.command()

@@ -5,6 +5,7 @@ Progress and warnings go to stderr; shared by the commands and the demo.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from appraiser.training.trainer import RunSummary, TrainingPlan
 
 stderr = Console(stderr=True)
+
+
+class WarningLines(logging.Handler):
+    """Warnings of the package as lines between the bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stderr.print(f"warning: {record.getMessage()}", highlight=False, markup=False)
 
 
 def drawing_workers(wanted: int | None, rows: int) -> int:

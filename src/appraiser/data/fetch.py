@@ -372,7 +372,7 @@ def _addresses(host: str, port: int) -> list[str]:
 
 def _parsed(url: str) -> httpx.URL:
     try:
-        target = httpx.URL(url)
+        target = httpx.URL(url.strip())  # cells have blanks and line breaks around their text
         host = target.host  # decodes the name, which may fail too
     except (httpx.InvalidURL, ValueError) as error:
         raise _Refused("bad_url", str(error)) from None

@@ -225,6 +225,7 @@ def _write(source: Source, fields: FieldMap, ledger: Ledger, folder: Path, setti
             "corrected": overview.cleaned["corrected"],
             "price_outliers": len(price_outliers(overview.prices, overview.categories)),
         },
+        notes=list(source.notes),
         content_sha256=content.hexdigest(),
         files={file.name: _sha256(file) for file in sorted(folder.glob("*.parquet"))},
     )
