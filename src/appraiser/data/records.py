@@ -19,8 +19,8 @@ MISSING = frozenset({"", "n.a.", "n/a", "na", "nan", "none", "null", "-"})
 # First column found wins; several columns are fallbacks for each other, in this order.
 GUESSES: dict[str, list[list[str]]] = {
     "id": [["product_code"], ["id"], ["sku"], ["product_id"], ["asin"]],
-    "image": [["image", "imageurl"], ["images"], ["local_image_path"], ["file_name"], ["image_path"], ["picture"], ["file_names"], ["images_file_names"],
-              ["image_url"], ["imageurl"], ["img"]],
+    "image": [["image", "imageurl"], ["images"], ["local_image_path"], ["file_name"], ["image_path"], ["picture"],
+              ["image_url"], ["imageurl"], ["img"], ["file_names"], ["images_file_names"]],
     "title": [["title"], ["product_name"], ["name"], ["product_title"]],
     "category": [["category3_code", "category2_code", "category1_code"], ["category"], ["label"], ["class"]],
     "price": [["full_price"], ["price"]],
