@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Column = NDArray[np.generic]
+Column = NDArray[Any]
 Columns = Mapping[str, Column]
 _BLOCK = 256
 _KOLMOGOROV_MEAN = math.sqrt(math.pi / 2) * math.log(2)
@@ -146,7 +147,7 @@ def distances_to_closest(rows: Columns, reference: Columns, *, is_same: bool = F
     encoded = {name: _codes(reference[name], rows[name]) for name in rows if not is_numeric(rows[name])}
     for start in range(0, num_rows, _BLOCK):
         part = slice(start, start + _BLOCK)
-        total: NDArray[np.float64] | float = 0.0
+        total: Any = 0.0
         for name, column in rows.items():
             if name in encoded:
                 total = total + (encoded[name][1][part, None] != encoded[name][0][None, :])
