@@ -75,6 +75,17 @@ def sample(
     rows: Annotated[int, typer.Option(min=1, help="Number of products.")] = 3040,
     seed: Annotated[int, typer.Option(min=0, help="Other seed, other products.")] = 7,
     size: Annotated[int, typer.Option(min=64, max=2048, help="Side of the pictures in pixels.")] = 336,
+    faults: Annotated[
+        bool, typer.Option("--faults", help="Spoil one row in five as real ones are; faults.csv tells which and how.")
+    ] = False,
+    holdout: Annotated[
+        Literal["combinations", "backgrounds"] | None,
+        typer.Option(help="Add a split column that keeps combinations of attributes, or backgrounds, for the test."),
+    ] = None,
+    twins: Annotated[int, typer.Option(min=0, help="Pairs of pictures that differ in one attribute.")] = 0,
+    explain: Annotated[
+        int | None, typer.Option(min=0, help="Draw nothing; say where title and price of this item come from.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that draw; unset: one per core, at most 8.")
     ] = None,
@@ -84,17 +95,37 @@ def sample(
 
     Example:  appraiser sample catalogue --rows 3040 --seed 7
     """
-    from appraiser.data.samples.catalogue import make_catalogue
+    from appraiser.data.samples.catalogue import explain_row, make_catalogue
+    from appraiser.data.samples.explain import as_text
 
+    if explain is not None:
+        explanation = explain_row(out, explain, seed)
+        emit(asdict(explanation), as_json, as_text(explanation))
+        return
     with progress_bar("drawing", rows) as report:
         summary = make_catalogue(
-            out, rows, seed, size=size, num_workers=drawing_workers(workers, rows), progress=report
+            out,
+            rows,
+            seed,
+            size=size,
+            num_workers=drawing_workers(workers, rows),
+            faults=faults,
+            holdout=holdout,
+            twins=twins,
+            progress=report,
         )
+    extras = [f"{summary.faults} rows are spoilt: see faults.csv."] if faults else []
+    extras += [f"{twins} pairs in twins.csv differ in one attribute."] if twins else []
+    # Some faults are only found by what is left out, and some are repeated codes.
+    options = " --max-quarantined 0.25 --dedupe first" if faults else ""
+    options += " --split-by split" if holdout else ""
     emit(
         {"out": str(out)} | asdict(summary),
         as_json,
         f"Drew {rows} products in {out}. An oracle that knows every rule but not the noise is off by "
-        f"{summary.oracle_median_ape:.1%} (median).\nTry: appraiser build {out} dataset",
+        f"{summary.oracle_median_ape:.1%} (median).\n"
+        + "".join(f"{extra}\n" for extra in extras)
+        + f"Try: appraiser build {out} dataset{options}",
     )
 
 
@@ -123,6 +154,18 @@ def build(
     dedupe: Annotated[
         Literal["first", "last"] | None,
         typer.Option(help="Of rows with the same id, which one stays; unset: they are refused."),
+    ] = None,
+    split_by: Annotated[
+        str | None, typer.Option(help="Column that names the splits; unset: split by product group.")
+    ] = None,
+    price_locale: Annotated[
+        str | None, typer.Option(help="How prices are written, e.g. de or en; unset: plain numbers only.")
+    ] = None,
+    keep_placeholders: Annotated[
+        bool, typer.Option("--keep-placeholders", help="Keep rows whose picture stands for many products.")
+    ] = False,
+    corrections: Annotated[
+        Path | None, typer.Option(help="A file of appraiser check: products to drop, rename or reprice.")
     ] = None,
     retry: Annotated[
         str, typer.Option(help="Reasons, e.g. timeout,http_5xx: rows of OUT left out for them are tried again.")
@@ -163,6 +206,10 @@ def build(
             max_quarantined=max_quarantined,
             shares=_shares(shares),
             dedupe=dedupe,
+            split_by=split_by,
+            price_locale=price_locale,
+            keep_placeholders=keep_placeholders,
+            corrections=corrections,
             retry=tuple(filter(None, retry.split(","))),
             fetch=policy,
             progress=report,
@@ -174,12 +221,19 @@ def build(
     over_cap = int(manifest.grouping["num_links_over_cap"])
     if over_cap:
         stderr.print(f"warning: {over_cap} look-alike pairs were left apart: together they would be over the group cap")
+    if manifest.grouping["split_leak"]:
+        stderr.print(
+            f"warning: {manifest.grouping['split_leak']:.0%} of the test products have a variant in training: column "
+            f"{manifest.split_by!r} splits product groups"
+        )
+    cleaned = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in manifest.cleaning.items() if count)
     emit(
         manifest.model_dump(mode="json"),
         as_json,
         f"Columns: {shown.describe()}\n"
         f"{manifest.rows_in} rows: {manifest.ok} kept, {left_out}.\n"
-        f"{', '.join(f'{count} {name}' for name, count in manifest.splits.items())}; "
+        + (f"Among those kept: {cleaned}.\n" if cleaned else "")
+        + f"{', '.join(f'{count} {name}' for name, count in manifest.splits.items())}; "
         f"{manifest.grouping['num_groups']:.0f} product groups. A split by row would have leaked "
         f"{manifest.grouping['row_split_leak']:.0%} of its test products into training.\n"
         f"Pictures are {manifest.median_picture[0]} x {manifest.median_picture[1]} px (median): {manifest.num_crops} "

@@ -48,6 +48,12 @@ class Manifest(BaseModel):
     median_picture: tuple[int, int]
     grouping: dict[str, float]
     sample: dict[str, Any] | None
+    price_locale: str | None = None
+    corrections_sha256: str | None = None
+    split_by: str | None = None
+    """Column that gave the splits; None: by product group."""
+    cleaning: dict[str, int] = {}
+    """What was put right or is worth a look, in rows kept. Empty in data sets of earlier builds."""
     content_sha256: str
     """Over every record's id, split, values and picture hashes: equal for two builds of the same data."""
     files: dict[str, str]

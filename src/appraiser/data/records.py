@@ -6,12 +6,11 @@ A guess is made from the usual names, shown to the user, and can be overridden.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
+from appraiser.data.corrections import NO_CORRECTIONS, Corrections
 from appraiser.errors import ConfigError, DataError
 
 # Real tables write these where a value is missing; N.A. is the luxury shops' own sentinel.
@@ -28,14 +27,26 @@ GUESSES: dict[str, list[list[str]]] = {
     "currency": [["currency_code"], ["currency"]],
     "group": [["group"], ["group_id"]],
 }  # fmt: skip
-PRICE_TEXT = re.compile(r"\d+(\.\d+)?")
 
 
 @dataclass(frozen=True)
 class FieldMap:
-    """Field -> columns to try in order. Fields without a column are absent."""
+    """How the rows of a table are read.
+
+    Args:
+        columns: field -> columns to try in order; fields without a column are absent.
+        price_locale: how prices are written; None for plain numbers only.
+        corrections: what the user decided about single products.
+    """
 
     columns: dict[str, tuple[str, ...]]
+    price_locale: str | None = None
+    corrections: Corrections = NO_CORRECTIONS
+
+    @property
+    def identity(self) -> str:
+        """Changes with anything that could give a row another state."""
+        return f"{self.describe()} {self.price_locale} {self.corrections.sha256}"
 
     def value(self, row: Mapping[str, Any], field: str) -> Any:
         """The first present value of a field's columns, None if all are missing."""
@@ -91,27 +102,6 @@ def is_missing(value: Any) -> bool:
     if value is None or (isinstance(value, float) and value != value):
         return True
     return isinstance(value, str) and value.strip().lower() in MISSING
-
-
-def parse_price_cell(value: Any) -> float | None:
-    """A positive price from a cell, or None. Texts must be plain numbers such as 1290 or 109.99.
-
-    `1.290`, `1,290`, `$12` or `1e9` could mean several prices or none; such rows are quarantined, not guessed.
-    """
-    if isinstance(value, bool) or value is None:
-        return None
-    if isinstance(value, int | float | Decimal):
-        try:
-            price = float(value)
-        except (OverflowError, ValueError):
-            return None
-    else:
-        text = str(value).strip()
-        if not PRICE_TEXT.fullmatch(text) or re.fullmatch(r"\d{1,3}\.\d{3}", text):
-            return None
-        price = float(text)
-    # What an answer can write: at least one cent, at most thirteen digits before the point.
-    return price if 0.005 < price < 1e13 - 0.01 else None
 
 
 def guess_fields(

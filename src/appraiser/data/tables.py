@@ -5,6 +5,7 @@ Pictures are not held here: their places are read again from the source, one row
 
 from __future__ import annotations
 
+import html
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from appraiser.data.records import FieldMap, guess_fields, parse_price_cell
+from appraiser.data.prices import check_locale, parse_price_cell
+from appraiser.data.records import FieldMap, guess_fields
 from appraiser.data.sources import Source
 
 
@@ -70,7 +72,7 @@ def read_table(source: Source, fields: FieldMap) -> ProductTable:
         # One text per category, not one per row: large tables repeat them endlessly.
         categories.append(None if category is None else kept.setdefault(category, category))
         currencies.append(None if currency is None else kept.setdefault(currency, currency))
-        prices.append(parse_price_cell(fields.value(row, "price")) if "price" in fields.columns else None)
+        prices.append(parse_price_cell(fields.value(row, "price"), fields.price_locale))
         num_unreadable += "price" in fields.columns and prices[-1] is None
     known = Counter(currency for currency in currencies if currency is not None)
     main = min(known, key=lambda name: (-known[name], name)) if known else None
@@ -87,9 +89,15 @@ def read_table(source: Source, fields: FieldMap) -> ProductTable:
     )
 
 
-def table_fields(source: Source, mapping: Mapping[str, Sequence[str]]) -> FieldMap:
-    """The fields of a table that need not have pictures."""
-    return guess_fields(source.columns, mapping, source_name(source), needs_pictures=False)
+def table_fields(source: Source, mapping: Mapping[str, Sequence[str]], price_locale: str | None = None) -> FieldMap:
+    """The fields of a table that need not have pictures.
+
+    Raises:
+        ConfigError: a field or locale that does not exist.
+        DataError: a column that does not exist, or no column with a label.
+    """
+    fields = guess_fields(source.columns, mapping, source_name(source), needs_pictures=False)
+    return replace(fields, price_locale=check_locale(price_locale)) if price_locale else fields
 
 
 def source_name(source: Source) -> str:
@@ -112,4 +120,5 @@ def plain_title(title: str) -> str:
 
 def _text(row: Mapping[str, Any], fields: FieldMap, field: str) -> str | None:
     value = fields.value(row, field)
-    return None if value is None else " ".join(str(value).split())
+    # Web shops leave HTML entities in their tables.
+    return None if value is None else " ".join(html.unescape(str(value)).split()) or None

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from appraiser.errors import DataError
+
 SPLITS: dict[str, float] = {"train": 0.80, "val": 0.05, "calib": 0.05, "test": 0.10}
 
 COLOUR_WORDS = frozenset(
@@ -157,6 +159,41 @@ def assign_splits(groups: Sequence[str], seed: int, shares: dict[str, float] | N
         chosen[group] = split
         filled[split] += sizes[group]
     return [chosen[group] for group in groups]
+
+
+GIVEN_NAMES = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "calib": "calib", "calibration": "calib", "test": "test",
+}  # fmt: skip
+
+
+def follow_given_splits(given: Sequence[str], groups: Sequence[str], seed: int) -> list[str]:
+    """A split per row as the source names it; validation and calibration come out of training where it has none.
+
+    Raises:
+        DataError: a value that names no split.
+    """
+    unknown = Counter(value for value in given if value.strip().lower() not in GIVEN_NAMES)
+    if unknown:
+        raise DataError(
+            f"these name no split: {', '.join(f'{value!r} ({count})' for value, count in unknown.most_common(5))}",
+            fix=f"use {', '.join(GIVEN_NAMES)}",
+        )
+    splits = [GIVEN_NAMES[value.strip().lower()] for value in given]
+    missing = [name for name in ("val", "calib") if name not in splits]
+    places = [place for place, split in enumerate(splits) if split == "train"]
+    if missing and places:
+        shares = {"train": SPLITS["train"]} | {name: SPLITS[name] for name in missing}
+        for place, split in zip(places, assign_splits([groups[place] for place in places], seed, shares), strict=True):
+            splits[place] = split
+    return splits
+
+
+def split_leak(splits: Sequence[str], groups: Sequence[str]) -> float:
+    """Share of test rows whose product group is in training too: above zero only where a column gave the splits."""
+    trained = {group for split, group in zip(splits, groups, strict=True) if split == "train"}
+    tested = [group for split, group in zip(splits, groups, strict=True) if split == "test"]
+    return sum(group in trained for group in tested) / len(tested) if tested else 0.0
 
 
 def _row_split_leak(roots: Sequence[int], seed: int) -> float:

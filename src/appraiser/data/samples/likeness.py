@@ -33,6 +33,7 @@ from appraiser.data.samples.attributes import (
     draw_product,
     resolved_category,
 )
+from appraiser.data.samples.labels import Labels
 from appraiser.data.samples.matching import Look
 from appraiser.data.samples.profile import CategoryProfile, Profile, text_hash, title_hash
 from appraiser.data.samples.shop_prices import PriceShape
@@ -45,25 +46,6 @@ _GRID_POINTS = 257
 _MIN_NOISE = 0.02
 """For ranks only: without noise the rule's values are steps, and every step would be one price."""
 _MAX_WORDS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """What the table says about an item, and what is known of it besides.
-
-    Args:
-        categories: levels 1 to 3.
-        category: the most exact level that is there.
-        is_redrawn: its first title stood in the user's table.
-    """
-
-    title: str
-    visible_words: str
-    categories: tuple[str, str, str]
-    category: str
-    oracle_price: float
-    currency: str
-    is_redrawn: bool
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from appraiser.data.samples.attributes import TYPES, Product
 
 MIN_LENGTH, MAX_LENGTH = 8, 71
 
-_HARDWARE_WORDS = {"none": "", "buttons": "Button", "zip": "Zip", "buckle": "Buckle", "chain": "Chain"}
+HARDWARE_WORDS = {"none": "", "buttons": "Button", "zip": "Zip", "buckle": "Buckle", "chain": "Chain"}
 
 
 def title_parts(product: Product) -> dict[str, list[str]]:
@@ -19,10 +19,10 @@ def title_parts(product: Product) -> dict[str, list[str]]:
         "colour": product.colour,
         "pattern": "" if product.pattern == "plain" else product.pattern,
         "material": product.material,
-        "hardware": _HARDWARE_WORDS[product.hardware],
+        "hardware": HARDWARE_WORDS[product.hardware],
         "noun": TYPES[product.type].noun,
     }
-    return {name: _capitals(part).split() for name, part in parts.items()}
+    return {name: capitals(part).split() for name, part in parts.items()}
 
 
 def visible_words(product: Product) -> list[str]:
@@ -35,6 +35,6 @@ def make_title(product: Product) -> str:
     return " ".join([*visible_words(product), *([product.line_name] if product.line_name else [])])
 
 
-def _capitals(words: str) -> str:
+def capitals(words: str) -> str:
     """Capital at each word's start; a hyphen starts no word: `Gold-plated`, `T-shirt`."""
     return " ".join(word[:1].upper() + word[1:] for word in words.split())

@@ -1,0 +1,2 @@
+def render_fidelity(fidelity, profile, folder):
+    return ""
