@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from appraiser.data.fidelity import looks, measures
 from appraiser.data.fidelity.leaks import find_leaks
 from appraiser.data.fidelity.looks import PictureSet
-from appraiser.data.fidelity.nearness import Halves, keys, pictures, privacy
+from appraiser.data.fidelity.nearness import Halves, keys, picture_distances, pictures, privacy
 from appraiser.data.fidelity.result import CategoryFidelity, Fidelity
 from appraiser.data.fidelity.shapes import column_shapes, coverage, pair_trends, quality, titles
 from appraiser.data.samples.shop_prices import MIN_GROUP
@@ -27,8 +27,15 @@ def compare(
     real_pictures: PictureSet | None = None,
     sample_pictures: PictureSet | None = None,
     halves: Halves | None = None,
+    *,
+    is_drawn: bool = False,
 ) -> Fidelity:
-    """Compare a sample with the real table that it should be like and hold nothing of."""
+    """Compare a sample with the real table that it should be like and hold nothing of.
+
+    Args:
+        halves: draws of the same method from one half of the real rows.
+        is_drawn: the real table is a sample itself.
+    """
     few = thinned(real), thinned(sample)
     shapes = list(column_shapes(*few))
     trends = list(pair_trends(*few))
@@ -42,9 +49,14 @@ def compare(
         *pictures(real_pictures, sample_pictures),
         *keys(sample, sample_pictures),
     ]
-    leaks = find_leaks(real, sample, real_pictures, sample_pictures)
-    notes = _notes(real, sample, real_pictures, sample_pictures)
-    return Fidelity(real, sample, tuple(found), tuple(leaks), tuple(categories(*few)), tuple(notes))
+    leaks = find_leaks(real, sample, real_pictures, sample_pictures, is_drawn=is_drawn)
+    notes = [*_notes(real, sample, real_pictures, sample_pictures)]
+    if is_drawn:
+        notes.append(
+            "The real table is a sample itself: drawn pictures look alike, so likeness is not taken for copying."
+        )
+    distances = picture_distances(real_pictures, sample_pictures)
+    return Fidelity(real, sample, tuple(found), tuple(leaks), tuple(categories(*few)), tuple(notes), distances)
 
 
 def thinned(table: ProductTable) -> ProductTable:

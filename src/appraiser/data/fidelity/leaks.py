@@ -21,7 +21,7 @@ class LeakCheck:
     """One check.
 
     Args:
-        kind: titles, rows, ids, picture_bytes or near_pictures.
+        kind: titles, rows, ids, pictures or look_alikes.
         meaning: what it looks for.
         num_checked: rows or pictures of the sample.
         hits: (row of the sample, row of the real table), counted from 1.
@@ -44,8 +44,14 @@ def find_leaks(
     sample: ProductTable,
     real_pictures: PictureSet | None = None,
     sample_pictures: PictureSet | None = None,
+    *,
+    is_drawn: bool = False,
 ) -> list[LeakCheck]:
-    """Every check that both sides have what it needs for."""
+    """Every check that both sides have what it needs for.
+
+    Args:
+        is_drawn: the real table is a sample itself: its pictures look like ours without being copied.
+    """
     titles = [[None if title is None else plain_title(title) for title in table.titles] for table in (real, sample)]
     rows = [
         [None if None in row else row for row in zip(found, table.prices, strict=True)]
@@ -65,18 +71,14 @@ def find_leaks(
             for row, digest in zip(sample_pictures.rows, sample_pictures.digests, strict=True)
             if digest in first
         ]
-        near = near_copies(sample_pictures, real_pictures)
         count = len(sample_pictures.rows)
-        checks += [
-            _check("picture_bytes", "Pictures that are a real picture, byte for byte.", count, same),
-            _check(
-                "near_pictures",
+        checks.append(_check("pictures", "Pictures that are a real picture, byte for byte.", count, same))
+        if not is_drawn:
+            meaning = (
                 f"Pictures that look like a real one: at most {NEAR_DUPLICATE_BITS} of the 256 bits of their "
-                "difference hashes apart.",
-                count,
-                near,
-            ),
-        ]
+                "difference hashes apart."
+            )
+            checks.append(_check("look_alikes", meaning, count, near_copies(sample_pictures, real_pictures)))
     return [check for check in checks if check.num_checked]
 
 

@@ -70,6 +70,15 @@ def correlation_similarity(real: tuple[Column, Column], sample: tuple[Column, Co
     return 1.0 - abs(rho_real - rho_sample) / 2
 
 
+def correlation_by_chance(real: tuple[Column, Column], num_sample: int) -> float:
+    """What `correlation_similarity` is on average for another draw from the same shop.
+
+    A correlation of n rows is off by (1 - rho^2) / sqrt(n) (standard error); half the mean of the difference of two.
+    """
+    rho, num_real = float(np.corrcoef(*real)[0, 1]), len(real[0])
+    return 1.0 - 0.5 * math.sqrt(2 / math.pi * (1 / num_real + 1 / num_sample)) * (1 - rho**2)
+
+
 def contingency_similarity(
     real: tuple[Sequence[Hashable], Sequence[Hashable]], sample: tuple[Sequence[Hashable], Sequence[Hashable]]
 ) -> float:

@@ -83,12 +83,12 @@ def pictures(real: PictureSet | None, sample: PictureSet | None) -> Iterator[Mea
         return
     has_real = real is not None and len(real.hashes) >= 2
     sets = [sample.hashes, *([real.hashes] if real is not None and has_real else [])]
-    distances = [looks.mean_distance(hashes) for hashes in sets]
+    apart = [looks.mean_distance(hashes) for hashes in sets]
     yield Measure(
-        "pictures.mean_distance", "Difference between pictures", distances[0],
+        "pictures.mean_distance", "Difference between pictures", apart[0],
         "Mean number of differing bits over all pairs, of 256 of a difference hash; 128 would be unrelated noise. Far "
         "below the real set: the pictures are too much alike.",
-        "higher", 0.6 * distances[1] if has_real else 32.0, None, distances[1] if has_real else None, "bits",
+        "higher", 0.6 * apart[1] if has_real else 32.0, None, apart[1] if has_real else None, "bits",
     )  # fmt: skip
     alike = [looks.share_alike(hashes) for hashes in sets]
     yield Measure(
@@ -96,9 +96,9 @@ def pictures(real: PictureSet | None, sample: PictureSet | None) -> Iterator[Mea
         f"Share of the pairs that differ in at most {looks.ALIKE_BITS} bits. Colour variants of one product do.",
         "lower", 0.05, None, alike[1] if has_real else None,
     )  # fmt: skip
-    if real is not None and has_real:
-        near = looks.nearest(sample.hashes, real.hashes)
-        own = looks.nearest(real.hashes, real.hashes, is_same=True)
+    distances = picture_distances(real, sample)
+    if distances is not None:
+        near, own = (np.array(found) for found in distances)
         yield Measure(
             "pictures.nearest_median", "To the nearest real picture, median", float(np.median(near)),
             "Bits between a sample picture and the real one that looks most like it; `real`: between a real picture "
@@ -111,6 +111,17 @@ def pictures(real: PictureSet | None, sample: PictureSet | None) -> Iterator[Mea
             "apart or more.",
             "higher", float(looks.ALIKE_BITS), None, float(own.min()), "bits",
         )  # fmt: skip
+
+
+def picture_distances(
+    real: PictureSet | None, sample: PictureSet | None
+) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Bits to the nearest real picture, of each drawn picture and of each real one to another; None without both."""
+    if real is None or sample is None or len(real.hashes) < 2 or not len(sample.hashes):
+        return None
+    near = looks.nearest(sample.hashes, real.hashes)
+    own = looks.nearest(real.hashes, real.hashes, is_same=True)
+    return tuple(near.tolist()), tuple(own.tolist())
 
 
 def keys(sample: ProductTable, sample_pictures: PictureSet | None) -> Iterator[Measure]:

@@ -91,6 +91,8 @@ class Fidelity:
     leaks: tuple[LeakCheck, ...]
     categories: tuple[CategoryFidelity, ...]
     notes: tuple[str, ...]
+    picture_distances: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    """Bits to the nearest real picture: of each drawn picture, and of each real one to another."""
 
     @property
     def passes(self) -> bool:

@@ -5,15 +5,17 @@ table ─▶ Profile ─▶ catalogue folder ─▶ fidelity.json, fidelity.html
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 
 from appraiser.data.fidelity.compare import compare
 from appraiser.data.fidelity.looks import read_pictures
 from appraiser.data.fidelity.nearness import Halves
-from appraiser.data.fidelity.page import render_fidelity
+from appraiser.data.fidelity.page import NUM_EXAMPLES, render_fidelity
 from appraiser.data.fidelity.result import Fidelity
 from appraiser.data.records import FieldMap
 from appraiser.data.samples import pricing
@@ -79,7 +81,8 @@ def make_catalogue_like(
         found.append(fidelity)
         document = json.dumps(fidelity.to_json(), ensure_ascii=False, indent=2)
         (folder / "fidelity.json").write_text(document + "\n", encoding="utf-8")
-        page = render_fidelity(fidelity, profile, folder)
+        facts = [("Columns of the real table", fields.describe()), ("Seed of the sample", str(seed))]
+        page = render_fidelity(fidelity, profile.drawn_as(), _examples(folder), [*facts, *profile.habits()])
         (folder / "fidelity.html").write_text(page, encoding="utf-8")
 
     summary = make_catalogue(
@@ -102,6 +105,31 @@ def make_catalogue_like(
     return LikeSummary(fields, profile, summary, found[0])
 
 
+def as_text(summary: LikeSummary) -> str:
+    """What a person should know: how categories are drawn, how like the sample is, and that nothing leaked."""
+    fidelity, profile = summary.fidelity, summary.profile
+    lines = [f"Columns: {summary.fields.describe()}"]
+    drawn = profile.drawn_as()
+    if drawn:
+        lines += ["Categories are drawn as the nearest thing there is:"]
+        lines += [f"  {name}: {text}" for name, text in drawn.items()]
+    else:
+        lines += [f"{profile.source} has no categories: the sample keeps its own."]
+    lines += [f"Note: {note}" for note in fidelity.notes]
+    lines += [
+        f"Drew {summary.catalogue.rows} products like {profile.source} ({profile.rows} rows). An oracle that knows "
+        f"every rule but not the noise is off by {summary.catalogue.oracle_median_ape:.1%} (median)."
+    ]
+    scores = [fidelity.measure(f"quality.{key}") for key in ("overall", "column_shapes", "pair_trends")]
+    told = ", ".join(f"{score.label.lower()} {score.value:.1%}" for score in scores if score)
+    num_warnings = len(fidelity.warnings)
+    lines += [f"{told}; {num_warnings} measure{'' if num_warnings == 1 else 's'} to look at.".capitalize()]
+    checked = ", ".join(f"0 of {check.num_checked} {check.kind.replace('_', ' ')}" for check in fidelity.leaks)
+    if checked:
+        lines += [f"Nothing of {profile.source} is in it: {checked}."]
+    return "\n".join(lines)
+
+
 def _compare(
     source: Source, fields: FieldMap, real: ProductTable, folder: Path, name: str, progress: Progress | None
 ) -> Fidelity:
@@ -118,7 +146,19 @@ def _compare(
         read_pictures(source, fields, len(real), looking("real", len(real))),
         read_pictures(drawn, drawn_fields, len(sample), looking("drawn", len(sample))),
         _halves(real),
+        is_drawn=source.sample is not None,
     )
+
+
+def _examples(folder: Path) -> list[tuple[str, Path]]:
+    """(caption, file) of drawn pictures, the categories by turns."""
+    waiting: dict[str, list[tuple[str, Path]]] = {}
+    with (folder / "truth.csv").open(encoding="utf-8", newline="") as file:
+        for row in islice(csv.DictReader(file), 50 * NUM_EXAMPLES):
+            picture = (f"{row['title']} ({row['category']})", folder / row["image"])
+            waiting.setdefault(row["category"], []).append(picture)
+    turns = chain.from_iterable(zip_longest(*waiting.values()))
+    return list(islice((picture for picture in turns if picture is not None), NUM_EXAMPLES))
 
 
 def _halves(real: ProductTable) -> Halves | None:

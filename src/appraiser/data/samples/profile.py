@@ -82,9 +82,22 @@ class Profile:
         }  # fmt: skip
         return {key: value for key, value in facts.items() if value is not None}
 
-    def describe(self) -> list[str]:
-        """One line per category: what it is drawn as, and why."""
-        return [_described(category) for category in self.categories if category.name is not None]
+    def drawn_as(self) -> dict[str, str]:
+        """What each category is drawn as, and why, in words."""
+        return {category.name: _drawn_as(category.match) for category in self.categories
+                if category.name is not None and category.match is not None}  # fmt: skip
+
+    def habits(self) -> list[tuple[str, str]]:
+        """(name, text) of what was taken over besides categories."""
+        found = []
+        if self.endings:
+            listed = ", ".join(f"{_ending(*ending[:2])} {ending[2]:.0%}" for ending in self.endings.endings[:8])
+            found.append(("Price endings", listed))
+        if self.titles:
+            words = ", ".join(f"{number} words {share:.0%}" for number, share in self.titles.words)
+            told = ", ".join(f"{slot} {share:.0%}" for slot, share in self.titles.mentions)
+            found += [("Titles", f"{words}; written in {self.titles.case}"), ("Titles speak of", told)]
+        return found
 
 
 def make_profile(table: ProductTable) -> Profile:
@@ -181,20 +194,25 @@ def _category_facts(category: CategoryProfile) -> dict[str, Any]:
     return facts
 
 
-def _described(category: CategoryProfile) -> str:
-    match = category.match
-    if match is None:
-        return ""
+def _drawn_as(found: Match) -> str:
     looks = ", ".join(
         look.type
-        + (f" {look.share:.0%}" if len(match.looks) > 1 else "")
+        + (f" {look.share:.0%}" if len(found.looks) > 1 else "")
         + (f" in {', '.join(look.colours)}" if len(look.colours) < len(COLOURS) else "")
-        for look in match.looks
+        for look in found.looks
     )
-    nouns = ", ".join(match.nouns)
-    why = {
-        "name": f"its name says {nouns}",
-        "titles": f"the nearest to what its titles say: {nouns}",
-        "nothing": "CANNOT BE DRAWN, nothing here looks like it: a stand-in",
-    }[match.by]
-    return f"{category.name}: {looks} ({why})"
+    nouns = ", ".join(found.nouns)
+    match found.by:
+        case "name":
+            return f"{looks} (its name says {nouns})"
+        case "titles":
+            return f"{looks} (the nearest to what its titles say: {nouns})"
+        case "nothing":
+            return f"{looks} (CANNOT BE DRAWN: nothing here looks like it, this is a stand-in)"
+
+
+def _ending(modulus: int, ending: int) -> str:
+    """`...9.99` for 999 of 1000 cents; `...0` where there are no cents."""
+    digits = len(str(modulus)) - 3
+    whole = f"{ending // 100:0{digits}d}" if digits else ""
+    return f"...{whole}" + (f".{ending % 100:02d}" if ending % 100 or not digits else "")
