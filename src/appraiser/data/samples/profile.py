@@ -113,6 +113,11 @@ def make_profile(table: ProductTable) -> Profile:
             f"{table.name} has {len(table)} rows; a profile of so few would tell of single products",
             fix=f"name a table of {MIN_ROWS} rows or more",
         )
+    if table.num_unreadable_prices == len(table):
+        raise DataError(
+            f"none of the {len(table)} prices of {table.name} can be read",
+            fix="say how they are written, e.g. --price-locale de, or name another column: --map price=COLUMN",
+        )
     has_categories = any(category is not None for category in table.categories)
     if not has_categories and len(titles) < MIN_ROWS and len(prices) < MIN_ROWS:
         raise DataError(
@@ -212,7 +217,7 @@ def _drawn_as(found: Match) -> str:
 
 
 def _ending(modulus: int, ending: int) -> str:
-    """`...9.99` for 999 of 1000 cents; `...0` where there are no cents."""
+    """`...9.99` for 999 of 1000 cents, `.99` for 99 of 100."""
     digits = len(str(modulus)) - 3
-    whole = f"{ending // 100:0{digits}d}" if digits else ""
-    return f"...{whole}" + (f".{ending % 100:02d}" if ending % 100 or not digits else "")
+    whole = f"...{ending // 100:0{digits}d}" if digits > 0 else ""
+    return f"{whole}.{ending % 100:02d}"

@@ -20,6 +20,8 @@ MAX_GROUPS = 20
 _NORMAL = NormalDist()
 _MIN_SLOPE_ROWS = 2 * MIN_GROUP
 _MAX_ENDINGS = 20
+MIN_HABIT = 0.20
+"""Twice what an ending has by chance where all last digits are alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +102,18 @@ class PriceEndings:
 def price_endings(prices: Sequence[float]) -> PriceEndings:
     """How these prices end, as far as five or more agree.
 
-    First looked at two digits below the first of the median; prices that agree with too few others there are looked at
-    one digit lower, down to the cents. What agrees with nothing is left out.
+    Coarsely at first, then finer, down to the cents: 9.99 of tens is a habit where a fifth of the prices have it. Where
+    the last whole digit is anything, only what stands behind the point is. What agrees with nothing is left out.
     """
     left = [round(price * 100) for price in prices]
-    digits = math.floor(math.log10(max(1, sorted(left)[len(left) // 2])))
+    median = sorted(left)[len(left) // 2]
+    # A price moves by half a modulus at most: by a sixteenth of the median.
+    power = max(2, math.floor(math.log10(max(1.0, median / 8))))
     found: list[tuple[int, int, int]] = []
-    for power in range(max(2, digits - 1), 1, -1):
-        modulus = 10**power
+    for modulus in (10**k for k in range(power, 1, -1)):
         counts = Counter(value % modulus for value in left)
-        common = sorted((ending for ending in counts if counts[ending] >= MIN_GROUP), key=lambda e: (-counts[e], e))
+        needed = MIN_GROUP if modulus == 100 else max(MIN_GROUP, MIN_HABIT * len(left))
+        common = sorted((ending for ending in counts if counts[ending] >= needed), key=lambda e: (-counts[e], e))
         kept = common[:_MAX_ENDINGS]
         found += [(modulus, ending, counts[ending]) for ending in kept]
         left = [value for value in left if value % modulus not in kept]

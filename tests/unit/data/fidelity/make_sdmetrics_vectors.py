@@ -81,7 +81,9 @@ def main() -> None:
         # Copies, some of them off by half a percent, so that the privacy measures have something to find.
         copies = real.sample(number, random_state=number)
         sample = pd.concat([sample, copies.assign(price=copies.price * 1.005)], ignore_index=True)
-        tables = {name: frame.to_dict("list") for name, frame in (("real", real), ("sample", sample), ("holdout", holdout))}
+        tables = {
+            name: frame.to_dict("list") for name, frame in (("real", real), ("sample", sample), ("holdout", holdout))
+        }
         cases.append(tables | {"scores": {name: float(value) for name, value in scores(real, sample, holdout).items()}})
     text = json.dumps(cases, separators=(",", ":")).replace('{"real"', '\n{"real"')
     Path(__file__).with_name("sdmetrics_0_32.json").write_text(text + "\n", encoding="utf-8")

@@ -116,7 +116,9 @@ def test_the_measures_of_numbers_stay_between_0_and_1_and_a_table_is_like_itself
 
 
 @given(texts, texts)
-def test_the_measures_of_texts_stay_between_0_and_1_and_a_table_is_like_itself(real: list[str], sample: list[str]) -> None:
+def test_the_measures_of_texts_stay_between_0_and_1_and_a_table_is_like_itself(
+    real: list[str], sample: list[str]
+) -> None:
     assert -1e-12 <= measures.tv_complement(real, sample) <= 1.0
     assert measures.tv_complement(real, sample) == pytest.approx(measures.tv_complement(sample, real))
     assert measures.tv_complement(real, sorted(real)) == 1.0
