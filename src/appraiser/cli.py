@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from appraiser import __version__
-from appraiser.console import drawing_workers, progress_bar, score_table, stages, stderr, train_with_progress
+from appraiser.console import (
+    check_workers,
+    drawing_workers,
+    progress_bar,
+    score_table,
+    stages,
+    stderr,
+    train_with_progress,
+)
 from appraiser.errors import AppraiserError, ConfigError
 
 if TYPE_CHECKING:
@@ -325,6 +333,47 @@ def _mapping(pairs: list[str]) -> dict[str, list[str]]:
             raise ConfigError(f"cannot read --map {pair!r}", fix="write --map field=column, e.g. --map title=name")
         fields[field.strip()] = [column for column in columns.split("|") if column]
     return fields
+
+
+@app.command()
+def check(
+    dataset: Annotated[Path, typer.Argument(help="Data set folder.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for check.json and check.html; default: the data set's.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Whose tokens are counted: a model folder, Hub id or phi3v-tiny.")] = (
+        "phi3v-tiny"
+    ),
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that measure; unset: one per core, at most 8.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Look for problems in a data set; writes a page on which products can be dropped, renamed or repriced.
+
+    Example:  appraiser check dataset
+    """
+    from appraiser.data.checking.check import check_dataset, save_check
+    from appraiser.data.dataset import open_dataset
+
+    rows = open_dataset(dataset).manifest.ok
+    with progress_bar("checking", rows) as report:
+        result = check_dataset(dataset, model=model, num_workers=check_workers(workers), progress=report)
+    page = save_check(result, out or dataset)
+    counts = "\n".join(f"{count:>7} {kind}" for kind, count in result.counts.items())
+    shortcuts = "".join(
+        f"warning: the {probe.label} can be guessed from the {probe.source} alone (skill {probe.skill:.2f} of 1)\n"
+        for probe in result.probes
+        if probe.warns
+    )
+    emit(
+        result.as_json(),
+        as_json,
+        f"{len(result.findings)} products checked, {result.num_concerned} to look at.\n"
+        + (f"{counts}\n" if counts else "")
+        + shortcuts
+        + f"Page: {page}",
+    )
 
 
 @app.command()

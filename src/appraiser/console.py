@@ -24,6 +24,11 @@ def drawing_workers(wanted: int | None, rows: int) -> int:
     return max(1, min(wanted or min(os.cpu_count() or 1, 8), rows // 200))
 
 
+def check_workers(wanted: int | None) -> int:
+    """Processes that measure pictures."""
+    return wanted or min(os.cpu_count() or 1, 8)
+
+
 @contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar on stderr; yields a function that takes the number done. Nothing where stderr is no terminal."""

@@ -22,6 +22,7 @@ from appraiser.errors import DataError
 DATASET_FORMAT = 1
 SplitName = Literal["train", "val", "calib", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "val", "calib", "test")
+ROWS_PER_READ = 32
 RECORD_COLUMNS = ("id", "image", "images", "title", "category", "price", "currency", "group")
 
 
@@ -84,14 +85,33 @@ class ProductDataset:
             self._splits[name] = Records(self._read(name))
         return self._splits[name]
 
+    def stream(self, name: str) -> Iterator[ProductRecord]:
+        """The records of a split one after the other, some dozen in memory at a time.
+
+        Raises:
+            DataError: no such split, or a file that is missing or damaged.
+        """
+        try:
+            for file in self._files(name):
+                for batch in pq.ParquetFile(file).iter_batches(batch_size=ROWS_PER_READ):
+                    yield from Records(pa.Table.from_batches([batch]))
+        except (pa.ArrowException, OSError) as error:
+            raise self._unreadable(name, error) from None
+
     def _read(self, name: str) -> pa.Table:
+        try:
+            return pa.concat_tables([pq.read_table(file) for file in self._files(name)])
+        except (pa.ArrowException, OSError) as error:
+            raise self._unreadable(name, error) from None
+
+    def _files(self, name: str) -> list[Path]:
         files = sorted(self.folder.glob(f"{name}-*.parquet"))
         if not files:
             raise DataError(f"{self.folder} has no rows in split {name!r}", fix="build it from more products")
-        try:
-            return pa.concat_tables([pq.read_table(file) for file in files])
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"cannot read split {name!r} of {self.folder}: {error}", fix="build it again") from None
+        return files
+
+    def _unreadable(self, name: str, error: Exception) -> DataError:
+        return DataError(f"cannot read split {name!r} of {self.folder}: {error}", fix="build it again")
 
 
 class Records:

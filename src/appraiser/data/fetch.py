@@ -13,7 +13,7 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urljoin
 from urllib.robotparser import RobotFileParser
 
@@ -30,6 +30,7 @@ import httpx
 from appraiser.data.pictures import MAX_BYTES
 from appraiser.data.reasons import FetchReason
 
+T = TypeVar("T")
 MAX_REDIRECTS = 5
 USER_AGENT = "appraiser (builds a data set from the user's own table)"
 ROBOT_NAME = "appraiser"
@@ -120,7 +121,17 @@ def fetch_all(urls: Sequence[str], policy: FetchPolicy) -> list[Fetched]:
         async with Fetcher(policy) as fetcher:
             return list(await asyncio.gather(*map(fetcher.fetch, urls)))
 
-    return asyncio.run(fetch())
+    return run_to_end(fetch())
+
+
+def run_to_end(work: Coroutine[Any, Any, T]) -> T:
+    """Run in an event loop of its own, also where one is running already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1, "event loop") as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 class _Host:

@@ -19,7 +19,7 @@ from appraiser.data.building.decoding import Decoded, Undecodable, decode_apart
 from appraiser.data.building.ledger import Ledger, Quarantined
 from appraiser.data.building.previous import Previous
 from appraiser.data.building.rows import RowProblem, is_url, local_picture, picture_places, row_values
-from appraiser.data.fetch import Fetcher, FetchPolicy
+from appraiser.data.fetch import Fetcher, FetchPolicy, run_to_end
 from appraiser.data.records import FieldMap
 from appraiser.data.sources import Source
 from appraiser.errors import DataError
@@ -81,7 +81,7 @@ class Collector:
         Raises:
             DataError: none of the first URLs gave a picture, or the source cannot be read on.
         """
-        asyncio.run(self._run())
+        run_to_end(self._run())
 
     async def _run(self) -> None:
         done = self.ledger.done()

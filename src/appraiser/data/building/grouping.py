@@ -30,6 +30,7 @@ NEAR_DUPLICATE_BITS = 10
 # A chain of look-alikes must not swallow the catalogue: links that would grow a group beyond this share are not made.
 MAX_GROUP_SHARE = 0.05
 MIN_GROUP_CAP = 10
+TILE = 2048  # of rows compared at a time: 16 MB of distances
 
 
 @dataclass(frozen=True)
@@ -123,21 +124,21 @@ def group_rows(
 def near_duplicates(hashes: np.ndarray, max_bits: int = NEAR_DUPLICATE_BITS) -> list[tuple[int, int, int]]:
     """(row, row, differing bits) of look-alike pictures, closest first. Pictures without any mark are left out.
 
-    Compares all pairs, in blocks: 3,000 rows take a tenth of a second, 60,000 about a minute.
+    Compares all pairs, tile by tile: 3,000 rows take a tenth of a second, 60,000 about a minute.
     """
-    if len(hashes) == 0:
-        return []
-    bits = hashes.astype(np.float32)
     marked = hashes.sum(axis=1) > 2 * max_bits
+    rows = np.flatnonzero(marked)
+    bits = hashes[rows].astype(np.float32)
     ones = bits.sum(axis=1)
     pairs: list[tuple[int, int, int]] = []
-    block = 1024
-    for start in range(0, len(bits), block):
-        rows = slice(start, start + block)
-        distance = ones[rows, None] + ones[None, start:] - 2 * bits[rows] @ bits[start:].T
-        close = (distance <= max_bits) & marked[rows, None] & marked[None, start:]
-        for i, j in zip(*np.nonzero(np.triu(close, k=1)), strict=True):
-            pairs.append((int(start + i), int(start + j), int(distance[i, j])))
+    for top in range(0, len(rows), TILE):
+        for left in range(top, len(rows), TILE):
+            upper, lower = slice(top, top + TILE), slice(left, left + TILE)
+            distance = ones[upper, None] + ones[None, lower] - 2 * bits[upper] @ bits[lower].T
+            close = np.argwhere(distance <= max_bits)
+            pairs += [
+                (int(rows[top + i]), int(rows[left + j]), int(distance[i, j])) for i, j in close if top + i < left + j
+            ]
     return sorted(pairs, key=lambda pair: (pair[2], pair[0], pair[1]))
 
 

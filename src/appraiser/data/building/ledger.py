@@ -184,7 +184,8 @@ def _connected(path: Path) -> sqlite3.Connection:
         DataError: another build has it open.
     """
     for attempt in ("as it is", "anew"):
-        database = sqlite3.connect(path, timeout=0.5, isolation_level=None)
+        # One thread uses it at a time, but in a notebook that is not the thread that opened it.
+        database = sqlite3.connect(path, timeout=0.5, isolation_level=None, check_same_thread=False)
         try:
             database.execute("PRAGMA locking_mode = EXCLUSIVE")
             database.execute("PRAGMA journal_mode = WAL")

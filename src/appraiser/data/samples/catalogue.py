@@ -106,6 +106,10 @@ class CatalogueSummary:
     """Median absolute percentage error of the oracle's price on these rows, rounding of prices included; a fraction."""
     oracle_median_ape_theory: float
     """exp(0.6745 price_noise) - 1."""
+    oracle_title_exact: float
+    """Share of titles that can be read off the picture whole: those without a line name."""
+    oracle_category_accuracy: float
+    """Categories follow from what is visible."""
 
 
 def make_catalogue(
@@ -237,7 +241,8 @@ def _write_error(error: OSError, out: Path, rows: int) -> DataError:
 
 
 def _write_tables(folder: Path, settings: CatalogueSettings) -> CatalogueSummary:
-    errors, num_products, last_id, num_faults, num_redrawn = array("d"), 0, -1, 0, 0
+    errors, num_products, last_id = array("d"), 0, -1
+    num_faults = num_readable = num_redrawn = 0
     with (
         (folder / "products.csv").open("w", encoding="utf-8", newline="") as products_file,
         (folder / "truth.csv").open("w", encoding="utf-8", newline="") as truth_file,
@@ -256,6 +261,7 @@ def _write_tables(folder: Path, settings: CatalogueSettings) -> CatalogueSummary
             errors.append(abs(entry.labels.oracle_price - entry.price) / entry.price)
             num_products += entry.product_id != last_id
             num_faults += fault is not None
+            num_readable += entry.labels.title == entry.labels.visible_words
             num_redrawn += entry.labels.is_redrawn
             last_id = entry.product_id
     if settings.has_faults:
@@ -272,6 +278,8 @@ def _write_tables(folder: Path, settings: CatalogueSettings) -> CatalogueSummary
         twins=settings.twins,
         oracle_median_ape=round(statistics.median(errors), 6),
         oracle_median_ape_theory=round(pricing.theoretical_error(settings.price_noise), 6),
+        oracle_title_exact=round(num_readable / settings.rows, 6),
+        oracle_category_accuracy=1.0,
     )
     facts = asdict(summary)
     if settings.like:

@@ -1,5 +1,6 @@
 """A table becomes a data set folder: every row in exactly one place, half-written results never seen."""
 
+import asyncio
 import errno
 import random
 from collections import Counter
@@ -486,3 +487,12 @@ def test_worn_clothes_build_with_a_category_alone(tmp_path):
 def test_no_fetch_is_made_where_all_pictures_are_files(tmp_path, monkeypatch):
     fetching(monkeypatch, lambda url: pytest.fail("nothing to fetch"))
     build_dataset(save(tmp_path, shop(tmp_path, 4)), tmp_path / "out", fetch=FetchPolicy())
+
+
+def test_a_build_runs_inside_a_running_event_loop_as_notebooks_have_one(tmp_path):
+    source = save(tmp_path, shop(tmp_path))
+
+    async def cell():
+        return build_dataset(source, tmp_path / "out")
+
+    assert asyncio.run(cell()).ok == 20

@@ -82,6 +82,18 @@ def test_truth_json_repeats_the_summary(made: tuple[Path, CatalogueSummary]) -> 
     assert facts["generator_version"] == catalogue.GENERATOR_VERSION
 
 
+def test_the_floors_of_title_and_category_are_those_of_the_rows(made: tuple[Path, CatalogueSummary]) -> None:
+    rows = read(made[0] / "truth.csv")
+    whole = [row["title"] == row["visible_words"] for row in rows]
+    assert made[1].oracle_title_exact == pytest.approx(sum(whole) / len(rows), abs=1e-6)
+    by_look: dict[tuple[str, ...], set[str]] = {}
+    for row in rows:
+        look = tuple(row[name] for name in ("type", "pattern", "material", "size", "hardware"))
+        by_look.setdefault(look, set()).add(row["category"])
+    assert all(len(found) == 1 for found in by_look.values())
+    assert made[1].oracle_category_accuracy == 1.0
+
+
 def test_an_item_does_not_depend_on_the_number_of_rows_or_the_start() -> None:
     some = list(iter_products(40, 3))
     assert list(iter_products(13, 3)) == some[:13]
