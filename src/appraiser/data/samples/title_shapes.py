@@ -19,8 +19,8 @@ from appraiser.data.samples.textures import COLOURS
 
 Case = Literal["capitals", "lower", "upper"]
 GRAMMAR = ("size", "colour", "pattern", "material", "hardware", "noun")
-# What fills up a title that is still too short: what is in every picture first.
-FILL = ("material", "pattern", "hardware", "size", "colour")
+# Where a shop's titles speak of nothing that can be seen: what every picture shows goes first.
+FILL = ("colour", "material", "pattern", "hardware", "size")
 COMMON_CASE = 0.8
 
 
@@ -42,10 +42,16 @@ class TitleShape:
 
 @dataclass(frozen=True, slots=True)
 class TitlePlan:
-    """What titles of products in one colour are like."""
+    """What titles of products in one colour are like.
+
+    Args:
+        mentions: what they always speak of.
+        fill: what else, in this order, until the number of words is reached.
+    """
 
     num_words: int
     mentions: frozenset[str]
+    fill: tuple[str, ...]
 
 
 def title_shape(titles: Sequence[str]) -> TitleShape:
@@ -73,10 +79,13 @@ def title_plans(shape: TitleShape) -> dict[str, TitlePlan]:
     """A plan per colour; over the colours, all alike, they have the shape's shares to one part in 26."""
     places = {slot: _places(slot) for slot in ("words", *SLOT_WORDS)}
     told = dict(shape.mentions)
+    # Titles of visible words alone need more of them than the shop's have: first of what the shop speaks of most.
+    fill = tuple(sorted(FILL, key=lambda slot: -told[slot]))
     return {
         colour: TitlePlan(
             _quantile(shape.words, places["words"][colour]),
             frozenset(slot for slot in SLOT_WORDS if places[slot][colour] < told[slot]),
+            fill,
         )
         for colour in COLOURS
     }
@@ -90,7 +99,7 @@ def choose_words(parts: dict[str, list[str]], plan: TitlePlan, num_words: int) -
         num_words: usually the plan's.
     """
     chosen, count = {"noun"}, len(parts["noun"])
-    for slot in (*(slot for slot in GRAMMAR if slot in plan.mentions), *FILL):
+    for slot in (*(slot for slot in GRAMMAR if slot in plan.mentions), *plan.fill):
         if slot not in chosen and parts[slot] and count + len(parts[slot]) <= num_words:
             chosen.add(slot)
             count += len(parts[slot])

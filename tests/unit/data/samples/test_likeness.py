@@ -79,7 +79,7 @@ def test_few_rows_and_rows_without_labels_are_refused() -> None:
         make_profile(shop().rows(range(19)))
     empty = (None,) * 30
     with pytest.raises(DataError, match="no category") as caught:
-        make_profile(ProductTable("t.csv", empty, empty, empty, empty, None, 0, 30))
+        make_profile(ProductTable("t.csv", empty, empty, empty, empty, None, 0, 0))
     assert "--map category=COLUMN" in str(caught.value)
 
 

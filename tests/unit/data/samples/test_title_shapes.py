@@ -39,11 +39,16 @@ def test_over_the_colours_the_plans_have_the_shops_shares(lengths: list[int]) ->
 
 def test_a_title_has_the_noun_what_the_plan_tells_and_then_what_fits() -> None:
     parts = title_parts(COAT)
-    plan = TitlePlan(3, frozenset({"colour"}))
+    plan = TitlePlan(3, frozenset({"colour"}), ("material", "pattern", "hardware", "size", "colour"))
     assert choose_words(parts, plan, 3) == ["Red", "Wool", "Coat"]
     assert choose_words(parts, plan, 1) == ["Coat"]
     assert choose_words(parts, plan, 5) == ["Red", "Polka", "Dot", "Wool", "Coat"]
     assert choose_words(parts, plan, 9) == ["Mini", "Red", "Polka", "Dot", "Wool", "Button", "Coat"]
+
+
+def test_titles_are_filled_with_what_the_shop_speaks_of_most() -> None:
+    plans = title_plans(title_shape(["Wool Thing"] * 6 + ["Striped Thing"] * 3 + ["Trail Thing"] * 6))
+    assert {plan.fill[:3] for plan in plans.values()} == {("material", "pattern", "colour")}
 
 
 def test_words_are_known_whole() -> None:
