@@ -43,8 +43,8 @@ def privacy(real: ProductTable, sample: ProductTable, halves: Halves | None) -> 
             yield Measure(
                 "privacy.dcr_baseline_protection", "Distance to the closest real row", score,
                 "Median distance of a row to the closest real one, against that of random rows "
-                "(DCRBaselineProtection); `real`: that of a real row to the closest other one. Likeness brings rows "
-                "near; a sample much nearer than real rows are to each other would be copying.",
+                "(DCRBaselineProtection). The real table's figure is that of a real row to the closest other one. "
+                "Likeness brings rows near; a sample much nearer than real rows are to each other would be copying.",
                 "higher", 0.5 * own, None, own,
             )  # fmt: skip
     if halves is not None:
@@ -101,8 +101,8 @@ def pictures(real: PictureSet | None, sample: PictureSet | None) -> Iterator[Mea
         near, own = (np.array(found) for found in distances)
         yield Measure(
             "pictures.nearest_median", "To the nearest real picture, median", float(np.median(near)),
-            "Bits between a sample picture and the real one that looks most like it; `real`: between a real picture "
-            "and the nearest other one.",
+            "Bits between a sample picture and the real one that looks most like it. The real table's figure is that "
+            "of a real picture to the nearest other one.",
             "higher", None, None, float(np.median(own)), "bits",
         )  # fmt: skip
         yield Measure(

@@ -29,6 +29,7 @@ from appraiser.data.tables import ProductTable, plain_title
 from appraiser.errors import DataError
 
 MIN_ROWS = 20
+_CASES = {"capitals": "Title Case", "lower": "lower case", "upper": "UPPER CASE"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Profile:
         if self.titles:
             words = ", ".join(f"{number} words {share:.0%}" for number, share in self.titles.words)
             told = ", ".join(f"{slot} {share:.0%}" for slot, share in self.titles.mentions)
-            found += [("Titles", f"{words}; written in {self.titles.case}"), ("Titles speak of", told)]
+            found += [("Titles", f"{words}; written in {_CASES[self.titles.case]}"), ("Titles speak of", told)]
         return found
 
 
