@@ -291,7 +291,9 @@ def build(
             f"warning: {manifest.grouping['split_leak']:.0%} of the test products have a variant in training: column "
             f"{manifest.split_by!r} splits product groups"
         )
-    cleaned = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in manifest.cleaning.items() if count)
+    together = {"pictures twice": "num_exact_duplicates", "look-alike pictures": "num_near_duplicate_links"}
+    seen = manifest.cleaning | {name: int(manifest.grouping[key]) for name, key in together.items()}
+    cleaned = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in seen.items() if count)
     emit(
         manifest.model_dump(mode="json"),
         as_json,

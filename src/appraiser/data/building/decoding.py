@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pebble import ProcessExpired, ProcessPool
 
-from appraiser.data.pictures import PictureError, StoredPicture, decode, difference_hash, prepare
+from appraiser.data.looks import look_of
+from appraiser.data.pictures import PictureError, StoredPicture, decode, prepare
 from appraiser.data.reasons import DecodeReason, PictureReason
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ async def _apart(function: Callable[[Any], Any], argument: Any) -> Any:
 def _decode(pictures: list[bytes]) -> Decoded | Undecodable:
     try:
         stored = tuple(prepare(data) for data in pictures)
-        return Decoded(stored, difference_hash(decode(stored[0].data)))
+        return Decoded(stored, look_of(decode(stored[0].data)))
     except PictureError as problem:
         return Undecodable(problem.reason, problem.what)
     except MemoryError:

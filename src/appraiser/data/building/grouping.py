@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from appraiser.data.looks import near_duplicates
 from appraiser.errors import DataError
 
 SPLITS: dict[str, float] = {"train": 0.80, "val": 0.05, "calib": 0.05, "test": 0.10}
@@ -24,13 +25,9 @@ COLOUR_WORDS = frozenset(
     olive khaki lime yellow mustard orange coral red burgundy maroon pink rose fuchsia purple violet lilac lavender
     charcoal taupe sand stone noir blanc bleu rouge vert gris""".split()
 )
-# Of 256 bits. The nearest unrelated pair of two real picture sets is 20 bits apart; copies at JPEG quality 75 and 0.9
-# times the size differ by up to 10 (6 would miss 5 % of packshots and 28 % of phone photographs).
-NEAR_DUPLICATE_BITS = 10
 # A chain of look-alikes must not swallow the catalogue: links that would grow a group beyond this share are not made.
 MAX_GROUP_SHARE = 0.05
 MIN_GROUP_CAP = 10
-TILE = 2048  # of rows compared at a time: 16 MB of distances
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ def title_key(title: str) -> str:
 def group_rows(
     titles: Sequence[str | None],
     picture_hashes: Sequence[str],
-    perceptual_hashes: np.ndarray,
+    looks: np.ndarray,
     seed: int,
     given: Sequence[str | None] | None = None,
 ) -> tuple[list[str], GroupFacts]:
@@ -85,7 +82,7 @@ def group_rows(
 
     Args:
         picture_hashes: content hash of each row's pictures.
-        perceptual_hashes: [n, bits] bool of each row's first picture.
+        looks: [n, 800] uint8, the look of each row's first picture.
         given: group names from the user's own column, which then replace title and picture evidence.
 
     Returns:
@@ -99,7 +96,7 @@ def group_rows(
             if key:
                 union.join(first.setdefault(key, row), row)
     duplicates = sum(count - 1 for count in Counter(picture_hashes).values())
-    links = near_duplicates(perceptual_hashes) if given is None else []
+    links = near_duplicates(looks) if given is None else []
     cap = max(MIN_GROUP_CAP, round(MAX_GROUP_SHARE * num_rows))
     num_links = num_over_cap = 0
     for first_row, second_row, _ in links:
@@ -119,27 +116,6 @@ def group_rows(
         row_split_leak=_row_split_leak(roots, seed),
     )
     return [f"g{root:06d}" for root in roots], facts
-
-
-def near_duplicates(hashes: np.ndarray, max_bits: int = NEAR_DUPLICATE_BITS) -> list[tuple[int, int, int]]:
-    """(row, row, differing bits) of look-alike pictures, closest first. Pictures without any mark are left out.
-
-    Compares all pairs, tile by tile: 3,000 rows take a tenth of a second, 60,000 about a minute.
-    """
-    marked = hashes.sum(axis=1) > 2 * max_bits
-    rows = np.flatnonzero(marked)
-    bits = hashes[rows].astype(np.float32)
-    ones = bits.sum(axis=1)
-    pairs: list[tuple[int, int, int]] = []
-    for top in range(0, len(rows), TILE):
-        for left in range(top, len(rows), TILE):
-            upper, lower = slice(top, top + TILE), slice(left, left + TILE)
-            distance = ones[upper, None] + ones[None, lower] - 2 * bits[upper] @ bits[lower].T
-            close = np.argwhere(distance <= max_bits)
-            pairs += [
-                (int(rows[top + i]), int(rows[left + j]), int(distance[i, j])) for i, j in close if top + i < left + j
-            ]
-    return sorted(pairs, key=lambda pair: (pair[2], pair[0], pair[1]))
 
 
 def assign_splits(groups: Sequence[str], seed: int, shares: dict[str, float] | None = None) -> list[str]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from appraiser.data.checking.measures import SMALL_SIDE, Measured
+from appraiser.data.checking.measures import Measured
+from appraiser.data.looks import LOOK_BYTES
 from appraiser.data.records import ProductRecord
 
 NUMBERS = ("width", "height", "num_bytes", "light", "range", "blur", "product")
@@ -39,7 +40,6 @@ class Findings:
     numbers: dict[str, array[float]] = field(default_factory=lambda: {name: array("d") for name in NUMBERS})
     sha256: bytearray = field(default_factory=bytearray)
     looks: bytearray = field(default_factory=bytearray)
-    smalls: bytearray = field(default_factory=bytearray)
     corners: array[float] = field(default_factory=lambda: array("f"))
     broken: list[tuple[int, int, str]] = field(default_factory=list)
 
@@ -66,7 +66,6 @@ class Findings:
                 values.append(getattr(picture, name))
             self.sha256 += picture.sha256
             self.looks += picture.look
-            self.smalls += picture.small
             self.corners.extend(picture.corners.tolist())
 
     def __len__(self) -> int:
@@ -85,15 +84,9 @@ class Findings:
         """Content hash of every picture."""
         return [bytes(self.sha256[start : start + 16]) for start in range(0, len(self.sha256), 16)]
 
-    def picture_looks(self) -> NDArray[np.bool_]:
-        """[pictures, 256] difference hashes."""
-        packed = np.frombuffer(bytes(self.looks), np.uint8).reshape(-1, 32)
-        return np.unpackbits(packed, axis=1).astype(bool)
-
-    def small(self, row: int) -> bytes:
-        """A picture at 16 x 16 pixels."""
-        size = SMALL_SIDE * SMALL_SIDE * 3
-        return bytes(self.smalls[row * size : (row + 1) * size])
+    def picture_looks(self) -> NDArray[np.uint8]:
+        """[pictures, 800] fingerprints."""
+        return np.frombuffer(bytes(self.looks), np.uint8).reshape(-1, LOOK_BYTES)
 
     def picture_corners(self) -> NDArray[np.float32]:
         """[pictures, 16] colour and unrest of the corners."""

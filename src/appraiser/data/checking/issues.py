@@ -10,10 +10,10 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
-from appraiser.data.building.grouping import near_duplicates, title_key
+from appraiser.data.building.grouping import title_key
 from appraiser.data.checking.findings import Findings
-from appraiser.data.checking.measures import difference_of
 from appraiser.data.cleaning import price_outliers
+from appraiser.data.looks import difference, near_duplicates
 from appraiser.data.task import MAX_ANSWER_TOKENS
 
 MIN_SIDE = 112
@@ -170,11 +170,11 @@ class Likeness:
         rows: dict[bytes, list[int]] = defaultdict(list)
         for row, digest in enumerate(findings.picture_hashes()):
             rows[digest].append(row)
-        firsts = [same[0] for same in rows.values()]
+        looks = findings.picture_looks()[[same[0] for same in rows.values()]]
         pairs = [
             (first, second, bits)
-            for first, second, bits in near_duplicates(findings.picture_looks()[firsts])
-            if difference_of(findings.small(firsts[first]), findings.small(firsts[second])) < MAX_DIFFERENCE
+            for first, second, bits in near_duplicates(looks)
+            if difference(looks[first], looks[second]) < MAX_DIFFERENCE
         ]
         return cls([{findings.record[row] for row in same} for same in rows.values()], pairs)
 

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from appraiser.data.pictures import PictureError, decode, difference_hash
+from appraiser.data.looks import look_of
+from appraiser.data.pictures import PictureError, decode
 
 SIDE = 336
 """Pictures are measured at the size that the model sees one crop in; smaller ones as they are."""
 CORNER_SHARE = 0.10
-SMALL_SIDE = 16
 Plane = NDArray[np.float32]
 
 
@@ -29,8 +28,7 @@ class Measured:
     Args:
         width, height: as stored, in pixels.
         sha256: first 16 bytes of the hash of the stored bytes.
-        look: [32] bytes, the packed difference hash.
-        small: [16 * 16 * 3] bytes, the picture at 16 x 16 pixels.
+        look: [800] bytes, the fingerprint that near duplicates are found by.
         light: luminance of the brightest percent of the pixels, 0..1.
         range: luminance between the darkest and the brightest half percent, 0..1.
         blur: 0 for sharp edges to 1 for none, in the product's part of the picture; see `blur_of`.
@@ -43,7 +41,6 @@ class Measured:
     num_bytes: int
     sha256: bytes
     look: bytes
-    small: bytes
     light: float
     range: float
     blur: float
@@ -58,9 +55,8 @@ def measure(data: bytes) -> Measured | str:
     except PictureError as problem:
         return problem.reason
     width, height = image.size
-    # Before shrinking: the hash has to be the one that the builder grouped by.
-    look = np.packbits(difference_hash(image)).tobytes()
-    small = image.resize((SMALL_SIDE, SMALL_SIDE), Image.Resampling.BOX).tobytes()
+    # Before shrinking: it has to be the look that the builder grouped by.
+    look = look_of(image).tobytes()
     image.thumbnail((SIDE, SIDE), reducing_gap=2.0)
     pixels = np.asarray(image, dtype=np.float32) / np.float32(255.0)
     light = pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -72,7 +68,6 @@ def measure(data: bytes) -> Measured | str:
         num_bytes=len(data),
         sha256=hashlib.sha256(data).digest()[:16],
         look=look,
-        small=small,
         light=float(top),
         range=float(high - low),
         blur=blur_of(_part(light, mask)),
@@ -123,22 +118,6 @@ def blur_of(light: Plane) -> float:
         total = float(before.sum())
         found.append((total - float(lost.sum())) / total if total > 0 else 1.0)
     return max(found, default=0.0)
-
-
-def difference_of(first: bytes, second: bytes) -> float:
-    """How far two pictures differ beside how far they stand out from their backgrounds; 0 equal, 1 unrelated.
-
-    Args:
-        first, second: `Measured.small`. Even light on the whole picture cancels out.
-    """
-    planes = []
-    for data in (first, second):
-        pixels = np.frombuffer(data, np.uint8).reshape(SMALL_SIDE, SMALL_SIDE, 3).astype(np.float32)
-        ring = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-        planes.append(pixels - np.median(ring, axis=0))
-    a, b = planes
-    contrast = min(float(np.sqrt((a**2).mean())), float(np.sqrt((b**2).mean())))
-    return float(np.sqrt(((a - b) ** 2).mean())) / max(contrast, 1e-6)
 
 
 def corners_of(pixels: Plane, light: Plane) -> NDArray[np.float32]:

@@ -10,8 +10,9 @@ from shops import error_of, jpeg, save, shop
 
 from appraiser.data.building.build import build_dataset
 from appraiser.data.checking.check import check_dataset, save_check
-from appraiser.data.checking.measures import difference_of, measure
+from appraiser.data.checking.measures import measure
 from appraiser.data.checking.probes import skill_of
+from appraiser.data.looks import difference, look_of
 
 
 def product(colour=(120, 40, 30), ground=(255, 255, 255), side=300, *, shade=1.0):
@@ -155,11 +156,10 @@ def test_noise_tells_nothing_about_labels():
 
 
 def test_even_light_does_not_make_two_pictures_differ():
-    first, second = measure(encoded(product())), measure(encoded(product(ground=(235, 235, 235), colour=(100, 20, 10))))
-    other = measure(encoded(product((10, 160, 40))))
-    assert difference_of(first.small, first.small) == 0
-    assert difference_of(first.small, second.small) < 0.05
-    assert difference_of(first.small, other.small) > 0.3
+    first, second = look_of(product()), look_of(product(ground=(235, 235, 235), colour=(100, 20, 10)))
+    assert difference(first, first) == 0
+    assert difference(first, second) < 0.05
+    assert difference(first, look_of(product((10, 160, 40)))) > 0.3
 
 
 def test_the_page_needs_nothing_else_and_what_comes_from_data_is_text(tmp_path):
