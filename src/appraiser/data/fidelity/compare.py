@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from appraiser.data.fidelity import looks, measures
+from appraiser.data.fidelity import measures
 from appraiser.data.fidelity.leaks import find_leaks
-from appraiser.data.fidelity.looks import PictureSet
 from appraiser.data.fidelity.nearness import Halves, keys, picture_distances, pictures, privacy
+from appraiser.data.fidelity.picture_sets import MAX_PICTURES, PictureSet
 from appraiser.data.fidelity.result import CategoryFidelity, Fidelity
 from appraiser.data.fidelity.shapes import column_shapes, coverage, pair_trends, quality, titles
 from appraiser.data.samples.shop_prices import MIN_GROUP
@@ -111,6 +111,6 @@ def _notes(
                 (found.num_urls, "behind URLs"),
                 (found.num_missing, "not there"),
                 (found.num_unreadable, "damaged"),
-                (found.num_left_out, f"beyond {looks.MAX_PICTURES:,} evenly chosen ones"),
+                (found.num_left_out, f"beyond {MAX_PICTURES:,} evenly chosen ones"),
             )
             yield from (f"{count:,} {whose} pictures were not looked at: {why}." for count, why in parts if count)

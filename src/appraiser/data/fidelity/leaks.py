@@ -9,8 +9,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from appraiser.data.building.grouping import NEAR_DUPLICATE_BITS
-from appraiser.data.fidelity.looks import PictureSet, near_copies
+from appraiser.data.fidelity.picture_sets import PictureSet, near_copies
+from appraiser.data.looks import NEAR_DUPLICATE_BITS
 from appraiser.data.tables import ProductTable, plain_title
 
 MAX_NAMED = 20
@@ -76,7 +76,7 @@ def find_leaks(
         if not is_drawn:
             meaning = (
                 f"Pictures that look like a real one: at most {NEAR_DUPLICATE_BITS} of the 256 bits of their "
-                "difference hashes apart."
+                "difference hashes apart, and alike when shrunk to 16 x 16 pixels."
             )
             checks.append(_check("look_alikes", meaning, count, near_copies(sample_pictures, real_pictures)))
     return [check for check in checks if check.num_checked]

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from appraiser.data.fidelity import looks, measures
-from appraiser.data.fidelity.looks import PictureSet
+from appraiser.data.fidelity import measures
+from appraiser.data.fidelity.picture_sets import ALIKE_BITS, PictureSet, mean_distance, nearest, share_alike
 from appraiser.data.fidelity.result import Measure
 from appraiser.data.fidelity.shapes import complete_rows
 from appraiser.data.tables import ProductTable
@@ -83,17 +83,17 @@ def pictures(real: PictureSet | None, sample: PictureSet | None) -> Iterator[Mea
         return
     has_real = real is not None and len(real.hashes) >= 2
     sets = [sample.hashes, *([real.hashes] if real is not None and has_real else [])]
-    apart = [looks.mean_distance(hashes) for hashes in sets]
+    apart = [mean_distance(hashes) for hashes in sets]
     yield Measure(
         "pictures.mean_distance", "Difference between pictures", apart[0],
         "Mean number of differing bits over all pairs, of 256 of a difference hash; 128 would be unrelated noise. Far "
         "below the real set: the pictures are too much alike.",
         "higher", 0.6 * apart[1] if has_real else 32.0, None, apart[1] if has_real else None, "bits",
     )  # fmt: skip
-    alike = [looks.share_alike(hashes) for hashes in sets]
+    alike = [share_alike(hashes) for hashes in sets]
     yield Measure(
         "pictures.share_alike", "Pairs that look alike", alike[0],
-        f"Share of the pairs that differ in at most {looks.ALIKE_BITS} bits. Colour variants of one product do.",
+        f"Share of the pairs that differ in at most {ALIKE_BITS} bits. Colour variants of one product do.",
         "lower", 0.05, None, alike[1] if has_real else None,
     )  # fmt: skip
     distances = picture_distances(real, sample)
@@ -107,9 +107,9 @@ def pictures(real: PictureSet | None, sample: PictureSet | None) -> Iterator[Mea
         )  # fmt: skip
         yield Measure(
             "pictures.nearest_minimum", "To the nearest real picture, closest of all", float(near.min()),
-            f"The closest that any sample picture comes to a real one. Unrelated pictures are {looks.ALIKE_BITS} bits "
+            f"The closest that any sample picture comes to a real one. Unrelated pictures are {ALIKE_BITS} bits "
             "apart or more.",
-            "higher", float(looks.ALIKE_BITS), None, float(own.min()), "bits",
+            "higher", float(ALIKE_BITS), None, float(own.min()), "bits",
         )  # fmt: skip
 
 
@@ -119,8 +119,8 @@ def picture_distances(
     """Bits to the nearest real picture, of each drawn picture and of each real one to another; None without both."""
     if real is None or sample is None or len(real.hashes) < 2 or not len(sample.hashes):
         return None
-    near = looks.nearest(sample.hashes, real.hashes)
-    own = looks.nearest(real.hashes, real.hashes, is_same=True)
+    near = nearest(sample.hashes, real.hashes)
+    own = nearest(real.hashes, real.hashes, is_same=True)
     return tuple(near.tolist()), tuple(own.tolist())
 
 

@@ -102,7 +102,11 @@ class Fidelity:
     @property
     def warnings(self) -> list[str]:
         """Sentences about what is bad, leaks first."""
-        leaks = [f"LEAK: {len(c.hits)} {c.kind.replace('_', ' ')}: {c.meaning}" for c in self.leaks if c.hits]
+        leaks = [
+            f"LEAK: {len({row for row, _ in check.hits})} {check.kind.replace('_', ' ')}: {check.meaning}"
+            for check in self.leaks
+            if check.hits
+        ]
         return leaks + [f"{m.label} is {shown(m, m.value)}: {_bound(m)}" for m in self.measures if m.warns]
 
     def measure(self, path: str) -> Measure | None:

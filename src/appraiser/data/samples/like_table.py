@@ -13,9 +13,9 @@ from itertools import chain, islice, zip_longest
 from pathlib import Path
 
 from appraiser.data.fidelity.compare import compare
-from appraiser.data.fidelity.looks import read_pictures
 from appraiser.data.fidelity.nearness import Halves
 from appraiser.data.fidelity.page import NUM_EXAMPLES, render_fidelity
+from appraiser.data.fidelity.picture_sets import read_pictures
 from appraiser.data.fidelity.result import Fidelity
 from appraiser.data.records import FieldMap
 from appraiser.data.samples import pricing

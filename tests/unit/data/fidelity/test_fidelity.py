@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from appraiser.data.fidelity.compare import MAX_ROWS, compare, thinned
-from appraiser.data.fidelity.looks import read_pictures
 from appraiser.data.fidelity.page import render_fidelity
+from appraiser.data.fidelity.picture_sets import read_pictures
 from appraiser.data.fidelity.plots import price_bins, word_bins
 from appraiser.data.fidelity.result import Fidelity
 from appraiser.data.samples.like_table import make_catalogue_like

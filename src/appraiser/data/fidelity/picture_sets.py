@@ -1,4 +1,4 @@
-"""How pictures look, as 256-bit difference hashes: how different a set's pictures are, and how near two sets come.
+"""The pictures of a table by their looks: how different a set's pictures are, and how near two sets come.
 
 Bits are compared all against all in blocks: 5,000 pictures are 12 million pairs, a second.
 """
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from appraiser.data.building.grouping import NEAR_DUPLICATE_BITS
 from appraiser.data.building.rows import RowProblem, is_url, local_picture, picture_places
-from appraiser.data.pictures import PictureError, decode, difference_hash
+from appraiser.data.looks import HASH_BYTES, LOOK_BYTES, MIN_CORRELATION, NEAR_DUPLICATE_BITS, correlation, look_of
+from appraiser.data.pictures import PictureError, decode
 from appraiser.data.records import FieldMap
 from appraiser.data.sources import Source
 from appraiser.data.tables import picture_rows
@@ -31,19 +31,24 @@ class PictureSet:
 
     Args:
         rows: row of each picture, counted from 0.
-        hashes: [n, 256] bool.
+        looks: [n, 800] uint8, see `appraiser.data.looks`.
         digests: SHA-256 of the bytes.
         num_rows, num_missing: rows of the table that have a picture, and rows whose file is not there.
         num_urls, num_unreadable, num_left_out: pictures not looked at: behind a URL, damaged, above MAX_PICTURES.
     """
 
     rows: tuple[int, ...]
-    hashes: NDArray[np.bool_]
+    looks: NDArray[np.uint8]
     digests: tuple[str, ...]
     num_missing: int
     num_urls: int
     num_unreadable: int
     num_left_out: int
+
+    @property
+    def hashes(self) -> NDArray[np.bool_]:
+        """[n, 256] difference hashes."""
+        return np.unpackbits(self.looks[:, :HASH_BYTES], axis=1).astype(np.bool_)
 
 
 def read_pictures(
@@ -56,7 +61,7 @@ def read_pictures(
     """
     step = max(1, -(-num_rows // MAX_PICTURES))
     rows: list[int] = []
-    hashes: list[NDArray[np.bool_]] = []
+    looks: list[NDArray[np.uint8]] = []
     digests: list[str] = []
     num_missing = num_urls = num_unreadable = num_left_out = 0
     for index, row in picture_rows(source, fields):
@@ -76,14 +81,14 @@ def read_pictures(
             continue
         digest = hashlib.sha256(data).hexdigest()
         try:
-            hashes.append(difference_hash(decode(data)))
+            looks.append(look_of(decode(data)))
         except PictureError:
             num_unreadable += 1
             continue
         rows.append(index)
         digests.append(digest)
-    bits = np.stack(hashes) if hashes else np.zeros((0, 256), dtype=np.bool_)
-    return PictureSet(tuple(rows), bits, tuple(digests), num_missing, num_urls, num_unreadable, num_left_out)
+    found = np.stack(looks) if looks else np.zeros((0, LOOK_BYTES), dtype=np.uint8)
+    return PictureSet(tuple(rows), found, tuple(digests), num_missing, num_urls, num_unreadable, num_left_out)
 
 
 def mean_distance(hashes: NDArray[np.bool_]) -> float:
@@ -121,16 +126,19 @@ def nearest(hashes: NDArray[np.bool_], others: NDArray[np.bool_], *, is_same: bo
 
 
 def near_copies(sample: PictureSet, real: PictureSet) -> list[tuple[int, int]]:
-    """(row of the sample, row of the real table) of pictures that differ in at most NEAR_DUPLICATE_BITS bits.
+    """(row of the sample, row of the real table) of near duplicates, as `appraiser.data.looks` defines them.
 
     Pictures with hardly a mark (blank ones) are left out: they are near everything that is blank.
     """
-    marked = [pictures.hashes.sum(axis=1) > 2 * NEAR_DUPLICATE_BITS for pictures in (sample, real)]
+    hashes, others = sample.hashes, real.hashes
+    marked = [bits.sum(axis=1) > 2 * NEAR_DUPLICATE_BITS for bits in (hashes, others)]
     pairs: list[tuple[int, int]] = []
     start = 0
-    for block in _blocks(sample.hashes, real.hashes):
+    for block in _blocks(hashes, others):
         close = (block <= NEAR_DUPLICATE_BITS) & marked[0][start : start + len(block), None] & marked[1][None, :]
-        pairs += [(sample.rows[start + int(i)], real.rows[int(j)]) for i, j in zip(*np.nonzero(close), strict=True)]
+        for i, j in np.argwhere(close):
+            if correlation(sample.looks[start + i], real.looks[j]) >= MIN_CORRELATION:
+                pairs.append((sample.rows[start + int(i)], real.rows[int(j)]))
         start += len(block)
     return pairs
 
