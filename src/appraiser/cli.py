@@ -97,6 +97,17 @@ def sample(
     explain: Annotated[
         int | None, typer.Option(min=0, help="Draw nothing; say where title and price of this item come from.")
     ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            help="Your own table, or what else build takes: the sample gets its categories, prices and shape of "
+            "titles, and no row of it. Adds fidelity.html."
+        ),
+    ] = None,
+    mapping: Annotated[list[str], typer.Option("--map", help="With --like: field=column, as in build.")] = [],  # noqa: B006
+    price_locale: Annotated[
+        str | None, typer.Option(help="With --like: how its prices are written, e.g. de for 1.290,50.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that draw; unset: one per core, at most 8.")
     ] = None,
@@ -109,6 +120,16 @@ def sample(
     from appraiser.data.samples.catalogue import explain_row, make_catalogue
     from appraiser.data.samples.explain import as_text
 
+    if like is not None:
+        if faults or twins or explain is not None:
+            raise ConfigError(
+                "--like does not go with --faults, --twins or --explain: these follow the sample's own rules",
+                fix="leave one of them out",
+            )
+        _sample_like(like, out, rows, seed, size, holdout, mapping, price_locale, workers, as_json)
+        return
+    if mapping or price_locale:
+        raise ConfigError("--map and --price-locale say how to read the table of --like", fix="add --like TABLE")
     if explain is not None:
         explanation = explain_row(out, explain, seed)
         emit(asdict(explanation), as_json, as_text(explanation))
@@ -137,6 +158,42 @@ def sample(
         f"{summary.oracle_median_ape:.1%} (median).\n"
         + "".join(f"{extra}\n" for extra in extras)
         + f"Try: appraiser build {out} dataset{options}",
+    )
+
+
+def _sample_like(
+    like: str,
+    out: Path,
+    rows: int,
+    seed: int,
+    size: int,
+    holdout: Literal["combinations", "backgrounds"] | None,
+    mapping: list[str],
+    price_locale: str | None,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    from appraiser.data.samples.like_table import as_text, make_catalogue_like
+
+    with stages() as report:
+        summary = make_catalogue_like(
+            like,
+            out,
+            rows,
+            seed,
+            mapping=_mapping(mapping),
+            price_locale=price_locale,
+            size=size,
+            num_workers=drawing_workers(workers, rows),
+            holdout=holdout,
+            progress=report,
+        )
+    options = " --split-by split" if holdout else ""
+    document = {"like": summary.profile.facts(), "fidelity": summary.fidelity.to_json()}
+    emit(
+        {"out": str(out)} | asdict(summary.catalogue) | document,
+        as_json,
+        f"{as_text(summary)}\nPage: {out / 'fidelity.html'}\nTry: appraiser build {out} dataset{options}",
     )
 
 

@@ -105,12 +105,18 @@ def is_missing(value: Any) -> bool:
 
 
 def guess_fields(
-    columns: Sequence[str], override: Mapping[str, Sequence[str]], source: str, *, needs_labels: bool = True
+    columns: Sequence[str],
+    override: Mapping[str, Sequence[str]],
+    source: str,
+    *,
+    needs_labels: bool = True,
+    needs_pictures: bool = True,
 ) -> FieldMap:
     """Fields of a table by the usual column names, with the user's own mapping on top.
 
     Args:
         needs_labels: False where only the pictures matter.
+        needs_pictures: False where only the labels matter.
 
     Raises:
         ConfigError: a mapped field that does not exist.
@@ -143,7 +149,7 @@ def guess_fields(
             found.pop(field, None)
         else:
             found[field] = tuple(names)
-    if "image" not in found:
+    if needs_pictures and "image" not in found:
         raise DataError(
             f"{source} has no column that looks like pictures",
             where=f"columns: {', '.join(columns)}",

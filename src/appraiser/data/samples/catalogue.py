@@ -23,20 +23,21 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from appraiser.data.samples import faults, pricing
-from appraiser.data.samples.attributes import categories, resolved_category
 from appraiser.data.samples.drawing import DEFAULT_SIZE, draw_scene, encode_jpeg
 from appraiser.data.samples.explain import Explanation, explain_item
 from appraiser.data.samples.faults import Fault, fault_of, picture_owner, spoil_picture, spoil_row
 from appraiser.data.samples.holdouts import HOLDOUTS, Holdout, split_of, with_unseen_background
 from appraiser.data.samples.items import GENERATOR_VERSION, CatalogueItem, Purpose, item_scene, iter_products, stream
+from appraiser.data.samples.labels import EUR_RATES
+from appraiser.data.samples.likeness import Likeness, make_likeness
+from appraiser.data.samples.profile import Profile
 from appraiser.data.samples.scenes import Scene
-from appraiser.data.samples.titles import make_title, visible_words
 from appraiser.data.samples.twins import write_twins
 from appraiser.errors import ConfigError, DataError
 
@@ -50,7 +51,6 @@ TRUTH_COLUMNS = (
     "title", "visible_words", "category", "oracle_price", "price",
 )  # fmt: skip
 
-_EUR_PER_USD = 0.9225
 _CHUNK = 32
 _CHUNKS_PER_WORKER = 4
 """On their way at a time: enough that no worker waits, and few enough that memory does not grow with the rows."""
@@ -68,6 +68,7 @@ class CatalogueSettings:
         has_faults: rows and pictures are spoilt here and there, as real ones are.
         holdout: a `split` column keeps combinations or backgrounds out of training.
         twins: number of pairs that differ in one attribute.
+        like: draws items as a user's own shop has them.
     """
 
     rows: int = 3040
@@ -77,10 +78,11 @@ class CatalogueSettings:
     has_faults: bool = False
     holdout: Holdout | None = None
     twins: int = 0
+    like: Likeness | None = None
 
     def items(self, count: int, start: int = 0) -> Iterator[CatalogueItem]:
         """Items of this catalogue."""
-        return iter_products(count, self.seed, start, price_noise=self.price_noise)
+        return iter_products(count, self.seed, start, price_noise=self.price_noise, like=self.like)
 
     def fault(self, entry: CatalogueItem) -> Fault | None:
         """An item's fault, if it has one."""
@@ -121,13 +123,17 @@ def make_catalogue(
     faults: bool = False,
     holdout: Holdout | None = None,
     twins: int = 0,
+    like: Profile | None = None,
     progress: Callable[[int], None] | None = None,
+    finish: Callable[[Path], None] | None = None,
 ) -> CatalogueSummary:
     """Write a catalogue into a new or empty folder; it appears there when it is complete.
 
     Args:
         num_workers: processes that draw; above 1 they are spawned, so a calling script needs a `__main__` guard.
+        like: profile of a user's own table that the sample follows.
         progress: called with the number of pictures drawn so far.
+        finish: adds files to the complete folder before it appears.
 
     See `CatalogueSettings` for the others.
 
@@ -135,7 +141,8 @@ def make_catalogue(
         ConfigError: a setting is out of range.
         DataError: `out` is a file or holds files, or it cannot be written.
     """
-    settings = CatalogueSettings(rows, seed, size, price_noise, faults, holdout, twins)
+    likeness = make_likeness(like, price_noise) if like else None
+    settings = CatalogueSettings(rows, seed, size, price_noise, faults, holdout, twins, likeness)
     _check_settings(settings, num_workers)
     out = Path(out).resolve()
     _check_target(out)
@@ -146,6 +153,8 @@ def make_catalogue(
         _draw_all(unfinished, settings, num_workers, progress)
         if twins:
             write_twins(unfinished, twins, seed, size)
+        if finish:
+            finish(unfinished)
         os.replace(unfinished, out)
     except OSError as error:
         raise _write_error(error, out, rows) from error
@@ -164,6 +173,12 @@ def explain_row(folder: Path, item: int, seed: int = 7) -> Explanation:
     known = json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else {"rows": _NUM_CODES, "seed": seed}
     if not 0 <= item < known["rows"]:
         raise DataError(f"there is no item {item}", where=str(folder), fix=f"name one from 0 to {known['rows'] - 1}")
+    if "like" in known:
+        raise DataError(
+            "this sample follows a table of yours, and its prices are not made of attributes and dollars alone",
+            where=str(folder),
+            fix="explain an item of a sample without --like",
+        )
     if known.get("generator_version", GENERATOR_VERSION) != GENERATOR_VERSION:
         raise DataError(
             f"version {known['generator_version']} of the generator drew this, this is version {GENERATOR_VERSION}",
@@ -187,6 +202,11 @@ def _check_settings(settings: CatalogueSettings, num_workers: int) -> None:
             f"choose from {', '.join(HOLDOUTS)}",
         ),
         (settings.twins >= 0, f"twins is {settings.twins}", "use 0 or more"),
+        (
+            settings.like is None or not (settings.has_faults or settings.twins),
+            "faults and twins are made by the sample's own rules, not by those of a user's table",
+            "leave out --like, or --faults and --twins",
+        ),
     )
     wrong = [(what, fix) for holds, what, fix in rules if not holds]
     if wrong:
@@ -221,7 +241,8 @@ def _write_error(error: OSError, out: Path, rows: int) -> DataError:
 
 
 def _write_tables(folder: Path, settings: CatalogueSettings) -> CatalogueSummary:
-    errors, num_products, last_id, num_faults, num_readable = array("d"), 0, -1, 0, 0
+    errors, num_products, last_id = array("d"), 0, -1
+    num_faults = num_readable = num_redrawn = 0
     with (
         (folder / "products.csv").open("w", encoding="utf-8", newline="") as products_file,
         (folder / "truth.csv").open("w", encoding="utf-8", newline="") as truth_file,
@@ -237,10 +258,11 @@ def _write_tables(folder: Path, settings: CatalogueSettings) -> CatalogueSummary
                 row = spoil_row(row, fault, _product_row(fault.partner, settings) if fault.partner else None)
             products.writerow(row)
             truth.writerow(_truth_row(entry, faults.label_owner(entry, fault)))
-            errors.append(abs(pricing.oracle_price(entry.product) - entry.price) / entry.price)
+            errors.append(abs(entry.labels.oracle_price - entry.price) / entry.price)
             num_products += entry.product_id != last_id
             num_faults += fault is not None
-            num_readable += not entry.product.line_name
+            num_readable += entry.labels.title == entry.labels.visible_words
+            num_redrawn += entry.labels.is_redrawn
             last_id = entry.product_id
     if settings.has_faults:
         _write_faults(folder / "faults.csv", settings)
@@ -259,7 +281,10 @@ def _write_tables(folder: Path, settings: CatalogueSettings) -> CatalogueSummary
         oracle_title_exact=round(num_readable / settings.rows, 6),
         oracle_category_accuracy=1.0,
     )
-    (folder / "truth.json").write_text(json.dumps(asdict(summary), indent=2) + "\n", encoding="utf-8")
+    facts = asdict(summary)
+    if settings.like:
+        facts["like"] = settings.like.profile.facts() | {"titles_redrawn": num_redrawn}
+    (folder / "truth.json").write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     return summary
 
 
@@ -267,15 +292,18 @@ def _columns(settings: CatalogueSettings) -> tuple[str, ...]:
     return (*COLUMNS, "split") if settings.holdout else COLUMNS
 
 
-def _code(entry: CatalogueItem) -> int:
-    return _FIRST_CODE + entry.item * _CODE_STEP % _NUM_CODES
+def _code(entry: CatalogueItem, settings: CatalogueSettings) -> int:
+    code = _FIRST_CODE + entry.item * _CODE_STEP % _NUM_CODES
+    return settings.like.free_code(code, _NUM_CODES) if settings.like else code
 
 
 def _product_row(entry: CatalogueItem, settings: CatalogueSettings) -> dict[str, Any]:
-    title, price, code = make_title(entry.product), float(entry.price), _code(entry)
-    price_eur = round(price * _EUR_PER_USD, 2)
+    labels, price, code = entry.labels, float(entry.price), _code(entry, settings)
+    title, rate = labels.title, EUR_RATES.get(labels.currency)
+    # Where only the currency is known, neither the country nor the price in euros is.
+    country, price_eur = "USA" if labels.currency == "USD" else "N.A.", round(price * rate, 2) if rate else ""
     values: list[Any] = [
-        "Sample Shop", "2026-01-15", "USA", "USD", "SAMPLE SHOP", *categories(entry.product), code, title,
+        "Sample Shop", "2026-01-15", country, labels.currency, "SAMPLE SHOP", *labels.categories, code, title,
         f"https://shop.example/{title.lower().replace(' ', '-')}-p{code}", "N.A.", price, price, price_eur, price_eur,
         0, entry.image,
     ]  # fmt: skip
@@ -285,11 +313,10 @@ def _product_row(entry: CatalogueItem, settings: CatalogueSettings) -> dict[str,
 
 
 def _truth_row(entry: CatalogueItem, owner: CatalogueItem) -> tuple[str | int | float, ...]:
-    product = owner.product
+    labels = owner.labels
     return (
-        entry.item, owner.product_id, entry.image, *product.as_dict().values(), make_title(product),
-        " ".join(visible_words(product)), resolved_category(product), round(pricing.oracle_price(product), 2),
-        owner.price,
+        entry.item, owner.product_id, entry.image, *owner.product.as_dict().values(), labels.title,
+        labels.visible_words, labels.category, round(labels.oracle_price, 2), owner.price,
     )  # fmt: skip
 
 
@@ -301,11 +328,11 @@ def _write_faults(path: Path, settings: CatalogueSettings) -> None:
         for entry, fault in spoilt:
             if fault:
                 kind = faults.KINDS[fault.kind]
-                partner = _code(fault.partner) if fault.partner else ""
+                partner = _code(fault.partner, settings) if fault.partner else ""
                 table.writerow(
                     (
                         entry.item + 1,
-                        _code(entry),
+                        _code(entry, settings),
                         fault.kind,
                         kind.outcome,
                         kind.code,
@@ -319,6 +346,7 @@ def _draw_all(
     folder: Path, settings: CatalogueSettings, num_workers: int, progress: Callable[[int], None] | None
 ) -> None:
     done = 0
+    settings = replace(settings, like=settings.like and settings.like.for_pictures())
     for count in _drawn_chunks(folder, settings, num_workers):
         done += count
         if progress is not None:

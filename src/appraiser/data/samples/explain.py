@@ -38,7 +38,7 @@ class Explanation:
     title: str
     category: str
     oracle_price: float
-    price: int
+    price: float
     steps: tuple[Step, ...]
 
 

@@ -15,6 +15,8 @@ from PIL import Image
 from appraiser.data.samples import pricing
 from appraiser.data.samples.attributes import Product, draw_colours, draw_product
 from appraiser.data.samples.drawing import DEFAULT_SIZE, draw_scene
+from appraiser.data.samples.labels import Labels, own_labels
+from appraiser.data.samples.likeness import Likeness
 from appraiser.data.samples.scenes import Scene, make_scene
 
 GENERATOR_VERSION = 2
@@ -38,12 +40,14 @@ class Purpose(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class CatalogueItem:
-    """One row: a product in one colour, its price, and where its picture goes."""
+    """One row: a product in one colour, its price, what the table says of it, and where its picture goes."""
 
     item: int
     product_id: int
     product: Product
-    price: int
+    price: float
+    """A whole number where the sample has its own prices."""
+    labels: Labels
 
     @property
     def image(self) -> str:
@@ -52,11 +56,20 @@ class CatalogueItem:
 
 
 def iter_products(
-    num_rows: int, seed: int, start: int = 0, *, price_noise: float = pricing.DEFAULT_NOISE
+    num_rows: int,
+    seed: int,
+    start: int = 0,
+    *,
+    price_noise: float = pricing.DEFAULT_NOISE,
+    like: Likeness | None = None,
 ) -> Iterator[CatalogueItem]:
-    """Items `start` to `start + num_rows - 1` of the endless catalogue with this seed."""
+    """Items `start` to `start + num_rows - 1` of the endless catalogue with this seed.
+
+    Args:
+        like: draws them as a user's own shop has them; it brings its own price noise.
+    """
     for block in range(start // _BLOCK, -(-(start + num_rows) // _BLOCK)):
-        for entry in _block_items(seed, block, price_noise):
+        for entry in _block_items(seed, block, price_noise, like):
             if start <= entry.item < start + num_rows:
                 yield entry
 
@@ -76,14 +89,19 @@ def stream(seed: int, number: int, purpose: Purpose, part: int = 0) -> np.random
     return np.random.default_rng(np.random.SeedSequence([seed, number, int(purpose), part]))
 
 
-def _block_items(seed: int, block: int, price_noise: float) -> list[CatalogueItem]:
+def _block_items(seed: int, block: int, price_noise: float, like: Likeness | None) -> list[CatalogueItem]:
     which = int(np.searchsorted(np.cumsum(_SPLIT_SHARES)[:-1], stream(seed, block, Purpose.BLOCK).random(), "right"))
     items: list[CatalogueItem] = []
     for part, count in enumerate(_SPLITS[which]):
         rng = stream(seed, block, Purpose.PRODUCT, part)
-        product = draw_product(rng)
-        price = pricing.draw_price(product, float(rng.standard_normal()), price_noise)
-        for colour in draw_colours(product.colour, count, rng):
-            item = block * _BLOCK + len(items)
-            items.append(CatalogueItem(item, block * _BLOCK + part, product.in_colour(colour), price))
+        products, price = like.draw(count, rng) if like else _draw(count, rng, price_noise)
+        for product in products:
+            labels = like.labels(product) if like else own_labels(product)
+            items.append(CatalogueItem(block * _BLOCK + len(items), block * _BLOCK + part, product, price, labels))
     return items
+
+
+def _draw(count: int, rng: np.random.Generator, price_noise: float) -> tuple[list[Product], int]:
+    product = draw_product(rng)
+    price = pricing.draw_price(product, float(rng.standard_normal()), price_noise)
+    return [product.in_colour(colour) for colour in draw_colours(product.colour, count, rng)], price
