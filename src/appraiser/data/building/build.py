@@ -13,6 +13,7 @@ import shutil
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -22,7 +23,7 @@ import pyarrow as pa
 
 from appraiser import __version__
 from appraiser.data.building.card import card
-from appraiser.data.building.collect import Collector, Forecast
+from appraiser.data.building.collect import Collector, Elsewhere, Forecast
 from appraiser.data.building.grouping import assign_splits, group_rows
 from appraiser.data.building.ledger import Kept, Ledger, Quarantined
 from appraiser.data.building.previous import Previous
@@ -38,6 +39,7 @@ from appraiser.errors import DataError
 CROP_PX = 336
 MAX_CROPS = 16
 Dedupe = Literal["first", "last"]
+Where = Literal["here", "ray"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def build_dataset(
     fetch: FetchPolicy | None = None,
     progress: Callable[[int], None] | None = None,
     on_forecast: Callable[[Forecast], None] | None = None,
+    on: Where = "here",
 ) -> Manifest:
     """Build a data set, or go on with one whose building was interrupted.
 
@@ -86,6 +89,8 @@ def build_dataset(
             is then replaced.
         progress: called with the number of rows done.
         on_forecast: called once if pictures have URLs, after the first of them.
+        on: where pictures are fetched and decoded; `ray` is the cluster this process is connected to, else that of
+            RAY_ADDRESS, else one started for this build. The data set is the same.
 
     See `BuildSettings` for the others.
 
@@ -101,17 +106,26 @@ def build_dataset(
     fields = guess_fields(table.columns, mapping or {}, Path(table.name).name)
     staging = target.with_name(f".{target.name}.building")
     previous = Previous.open(target, table, fields, retry) if _holds_dataset(target) else None
+    policy = fetch or FetchPolicy()
     collector: Collector | None = None
     try:
-        with Ledger(staging, f"{table.sha256} {fields.describe()}") as ledger:
+        with _workers(on, policy) as elsewhere, Ledger(staging, f"{table.sha256} {fields.describe()}") as ledger:
             ledger.forget(retry)
-            collector = Collector(table, fields, ledger, fetch or FetchPolicy(), previous, progress, on_forecast)
+            collector = Collector(table, fields, ledger, policy, previous, progress, on_forecast, elsewhere)
             collector.run()
             manifest = _write(table, fields, ledger, staging / "dataset", settings)
         _publish(staging, target)
     except (OSError, DataError) as error:
         raise _failure(error, staging, target, collector) from error
     return manifest
+
+
+def _workers(on: Where, policy: FetchPolicy) -> AbstractContextManager[Elsewhere | None]:
+    if on == "here":
+        return nullcontext()
+    from appraiser.data.building.on_ray import finishing_on_ray
+
+    return finishing_on_ray(policy)
 
 
 def _failure(error: OSError | DataError, staging: Path, target: Path, collector: Collector | None) -> DataError:
