@@ -52,6 +52,9 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     logging.getLogger("appraiser").handlers = [WarningLines()]
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters of it comes as an error of ours as well
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")  # of 41 s each: 20 for an address where nobody answers
     try:
         app()
     except AppraiserError as error:
@@ -246,6 +249,10 @@ def build(
     ignore_robots: Annotated[
         bool, typer.Option("--ignore-robots", help="The pictures are your own: robots.txt does not matter.")
     ] = False,
+    on: Annotated[
+        Literal["here", "ray"],
+        typer.Option(help="Where pictures are fetched and decoded: here, or by at most --per-host workers of Ray."),
+    ] = "here",
     as_json: Json = False,
 ) -> None:
     """Build a data set: pictures decoded and stored, bad rows quarantined by cause, split by product group.
@@ -283,6 +290,7 @@ def build(
             fetch=policy,
             progress=report,
             on_forecast=_show_forecast,
+            on=on,
         )
     shown = FieldMap({field: tuple(columns) for field, columns in manifest.fields.items()})
     reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.quarantined_by_reason.items())

@@ -13,14 +13,16 @@ import shutil
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from appraiser import __version__
 from appraiser.data.building.card import card
-from appraiser.data.building.collect import Collector, Forecast
+from appraiser.data.building.collect import Collector, Elsewhere, Forecast
 from appraiser.data.building.grouping import assign_splits, follow_given_splits, group_rows, split_leak
 from appraiser.data.building.ledger import Ledger
 from appraiser.data.building.previous import Previous
@@ -38,6 +40,7 @@ from appraiser.errors import DataError
 
 CROP_PX = 336
 MAX_CROPS = 16
+Where = Literal["here", "ray"]
 
 
 def build_dataset(
@@ -59,6 +62,7 @@ def build_dataset(
     fetch: FetchPolicy | None = None,
     progress: Callable[[int], None] | None = None,
     on_forecast: Callable[[Forecast], None] | None = None,
+    on: Where = "here",
 ) -> Manifest:
     """Build a data set, or go on with one whose building was interrupted.
 
@@ -72,6 +76,8 @@ def build_dataset(
         retry: reasons; rows that were left out for one of them are tried again.
         progress: called with the number of rows done.
         on_forecast: called once if pictures have URLs, after the first of them.
+        on: where pictures are fetched and decoded; `ray` is the cluster this process is connected to, else that of
+            RAY_ADDRESS, else one started for this build. The data set is the same.
 
     See `BuildSettings` for the others.
 
@@ -92,17 +98,26 @@ def build_dataset(
     _check_columns(table, fields, settings)
     staging = target.with_name(f".{target.name}.building")
     previous = Previous.open(target, table, fields, retry) if _holds_dataset(target) else None
+    policy = fetch or FetchPolicy()
     collector: Collector | None = None
     try:
-        with Ledger(staging, f"{table.sha256} {fields.identity}") as ledger:
+        with _workers(on, policy) as elsewhere, Ledger(staging, f"{table.sha256} {fields.identity}") as ledger:
             ledger.forget(retry)
-            collector = Collector(table, fields, ledger, fetch or FetchPolicy(), previous, progress, on_forecast)
+            collector = Collector(table, fields, ledger, policy, previous, progress, on_forecast, elsewhere)
             collector.run()
             manifest = _write(table, fields, ledger, staging / "dataset", settings)
         _publish(staging, target)
     except (OSError, DataError) as error:
         raise _failure(error, staging, target, collector) from error
     return manifest
+
+
+def _workers(on: Where, policy: FetchPolicy) -> AbstractContextManager[Elsewhere | None]:
+    if on == "here":
+        return nullcontext()
+    from appraiser.data.building.on_ray import finishing_on_ray
+
+    return finishing_on_ray(policy)
 
 
 def _failure(error: OSError | DataError, staging: Path, target: Path, collector: Collector | None) -> DataError:
