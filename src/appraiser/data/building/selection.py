@@ -13,11 +13,14 @@ from appraiser.data.building.ledger import Kept, Ledger, Quarantined
 from appraiser.data.building.rows import RowProblem, RowValues, record_id, row_values
 from appraiser.data.building.shards import ColumnTypes
 from appraiser.data.cleaning import placeholders
+from appraiser.data.reasons import Reason
 from appraiser.data.records import FieldMap
 from appraiser.data.sources import Source
 from appraiser.errors import DataError
 
 Dedupe = Literal["first", "last"]
+CHOSEN: tuple[Reason, ...] = ("duplicate_id", "dropped")
+"""Left out because the user said so: no sign of a bad source."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,7 @@ def select(source: Source, fields: FieldMap, ledger: Ledger, settings: BuildSett
 
 def _refuse_bad_sources(source: Source, num_kept: int, quarantine: Sequence[Quarantined], allowed: float) -> None:
     total = num_kept + len(quarantine)
+    quarantine = [state for state in quarantine if state.reason not in CHOSEN] if num_kept else quarantine
     if total == 0:
         raise DataError(f"{source.name} has no rows", fix="the table needs one row per product")
     if len(quarantine) <= allowed * total and num_kept:
