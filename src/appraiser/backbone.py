@@ -110,6 +110,21 @@ class Reader:
             row[: len(picture.pixels)] = picture.pixels
         return {"pixel_values": pixels, "image_sizes": torch.tensor([picture.size for picture in pictures])}
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated ids up to the first stop token, without surrounding space."""
+        stops = set(self.stop_token_ids)
+        kept: list[int] = []
+        for token in ids:
+            if token in stops:
+                break
+            kept.append(token)
+        return self.processor.decode(kept, clean_up_tokenization_spaces=False).strip()
+
+    @property
+    def stop_token_ids(self) -> list[int]:
+        """Tokens that end an answer: `<|end|>` and `<|endoftext|>`."""
+        return [self._ending_ids[0], self._ending_ids[-1]]
+
     @cached_property
     def _ending_ids(self) -> list[int]:
         return list(self.processor.tokenizer("<|end|>\n<|endoftext|>", add_special_tokens=False).input_ids)
@@ -154,16 +169,6 @@ class Backbone(Reader):
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of generated ids up to the first stop token, without surrounding space."""
-        stops = set(self.stop_token_ids)
-        kept: list[int] = []
-        for token in ids:
-            if token in stops:
-                break
-            kept.append(token)
-        return self.processor.decode(kept, clean_up_tokenization_spaces=False).strip()
 
     def save(self, folder: Path) -> None:
         """Write weights (the adapter's alone where there is one), tokenizer and preprocessor file as published."""

@@ -11,23 +11,28 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
 
 from appraiser.backbone import Backbone, Views, load
 from appraiser.data.batches import collate
 from appraiser.data.examples import prompt_example, views_of
-from appraiser.data.task import MAX_ANSWER_TOKENS, FieldValue, Language, Task
+from appraiser.data.task import MAX_ANSWER_TOKENS, FieldValue, Language, ParsedAnswer, Task
 from appraiser.errors import CheckpointError
+from appraiser.price_distribution import MAX_LENGTH, PriceDistribution, PriceGrammar, search_prices
 
 TASK_FILE = "appraiser.json"
 TASK_FORMAT = 1
 # Prompt tokens of one batch: bounds memory, and lets short rows go in large batches.
 TOKENS_PER_BATCH = 16_384
 MAX_ROWS_PER_BATCH = 128
+
+
+PricePoint = Literal["answer", "median", "mean"]
 
 
 class TrainedTask(BaseModel):
@@ -42,6 +47,8 @@ class TrainedTask(BaseModel):
     currency: str | None = None
     base: str | None = None
     """Model under the adapter; None for full weights."""
+    price_point: PricePoint = "median"
+    """Which price of the distribution is predicted; chosen on the validation split."""
     interval_80_log: float | None = None
     """80 % of the calibration products' |ln(predicted / true price)| lie below it."""
 
@@ -61,6 +68,8 @@ class Prediction:
         text: the raw answer.
         parsed: whether every field was there and readable.
         stopped: whether the answer ended by itself.
+        price_distribution: all prices that the model holds possible; `fields` has one of them. None where the model
+            wrote no price, or its tokenizer does not write digits one by one.
     """
 
     fields: dict[str, FieldValue]
@@ -70,6 +79,7 @@ class Prediction:
     text: str
     parsed: bool
     stopped: bool
+    price_distribution: PriceDistribution | None = None
 
     @property
     def title(self) -> str | None:
@@ -107,6 +117,7 @@ class Predictor:
         self.trained = trained
         self.task = trained.task
         self.max_new_tokens = max_new_tokens
+        self._grammar = PriceGrammar.of(backbone, self.task)
 
     @classmethod
     def load(cls, run_or_folder: str | Path, *, dtype: str = "float32", device: str | None = None) -> Predictor:
@@ -177,29 +188,73 @@ class Predictor:
             for position, step in enumerate(output.logits)
         ]
         log_probabilities = torch.stack(chosen, dim=1).cpu()
-        return [self._read(row.tolist(), logs.tolist()) for row, logs in zip(ids.cpu(), log_probabilities, strict=True)]
+        distributions = self._distributions(output, inputs["attention_mask"])
+        return [
+            self._read(row.tolist(), logs.tolist(), distribution)
+            for row, logs, distribution in zip(ids.cpu(), log_probabilities, distributions, strict=True)
+        ]
 
-    def _read(self, ids: list[int], log_probabilities: list[float]) -> Prediction:
+    def _distributions(self, output: Any, prompt_mask: Tensor) -> list[PriceDistribution | None]:
+        """Price distributions of a batch of greedy answers, found behind their cached keys and values."""
+        num_rows, prompt_length = prompt_mask.shape
+        ids = output.sequences[:, prompt_length:]
+        none: list[PriceDistribution | None] = [None] * num_rows
+        # Where a row grew past the short-factor length, its prompt was fed again, and keys are not where they were.
+        if self._grammar is None or output.past_key_values.get_seq_length() != prompt_length + ids.shape[1] - 1:
+            return none
+        starts = [self._grammar.start(self.backbone, row) for row in ids.tolist()]
+        lengths = prompt_mask.sum(dim=1)
+        limit = self.backbone.config.original_max_position_embeddings
+        positions = torch.tensor([-1 if start is None else start for start in starts], device=lengths.device)
+        ends = lengths + positions + MAX_LENGTH
+        crosses = (lengths <= limit) & (ends > limit)
+        positions = torch.where((positions < 0) | crosses, -1, lengths + positions)
+        if bool((positions < 0).all()):
+            return none
+        places = torch.tensor([start or 0 for start in starts], device=lengths.device)
+        keys = torch.arange(prompt_length + ids.shape[1] - 1, device=lengths.device)
+        known = torch.nn.functional.pad(prompt_mask.bool(), (0, ids.shape[1] - 1), value=True)
+        context = known & (keys[None] < prompt_length + places[:, None])
+        logits = torch.stack([output.logits[start or 0][row] for row, start in enumerate(starts)])
+        return search_prices(self.backbone, self._grammar, output.past_key_values, context, positions, logits)
+
+    def _read(
+        self, ids: list[int], log_probabilities: list[float], distribution: PriceDistribution | None
+    ) -> Prediction:
         """Turn one row of generated ids into a prediction."""
         stops = set(self.backbone.stop_token_ids)
         end = next((position for position, token in enumerate(ids) if token in stops), None)
         length = len(ids) if end is None else end + 1
         text = self.backbone.decode(ids)
         parsed = self.task.parse(text)
-        price = parsed.fields.get("price")
-        interval = None
-        if price is not None and self.trained.interval_80_log is not None:
-            factor = math.exp(self.trained.interval_80_log)
-            interval = (float(price) / factor, float(price) * factor)
+        price = price_at(self.trained.price_point, distribution, parsed)
+        found = parsed.fields | ({} if price is None else {"price": price})
+        fields = {name: found[name] for name in self.task.fields if name in found}
         return Prediction(
-            fields=parsed.fields,
+            fields=fields,
             currency=self.trained.currency,
-            price_interval=interval,
+            price_interval=self._interval(fields.get("price")),
             confidence=math.exp(sum(log_probabilities[:length]) / max(1, length)),
             text=text,
-            parsed=parsed.is_complete,
+            parsed=len(fields) == len(self.task.fields),
             stopped=end is not None,
+            price_distribution=distribution,
         )
+
+    def _interval(self, price: FieldValue | None) -> tuple[float, float] | None:
+        """Conformal 80 % interval about the predicted price."""
+        if price is None or self.trained.interval_80_log is None:
+            return None
+        factor = math.exp(self.trained.interval_80_log)
+        return (float(price) / factor, float(price) * factor)
+
+
+def price_at(point: PricePoint, distribution: PriceDistribution | None, answer: ParsedAnswer) -> float | None:
+    """The predicted price: a point of the distribution, or what the answer says where there is none."""
+    if distribution is not None and point != "answer":
+        return distribution.median if point == "median" else distribution.mean
+    price = answer.fields.get("price")
+    return None if price is None else float(price)
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -32,7 +32,7 @@ from appraiser.data.task import Task
 from appraiser.errors import ConfigError, DataError
 from appraiser.evaluation.evaluate import score_predictions, validation_score
 from appraiser.evaluation.metrics import conformal_quantile
-from appraiser.predict import Prediction, Predictor, TrainedTask
+from appraiser.predict import Prediction, Predictor, PricePoint, TrainedTask, price_at
 from appraiser.training.checkpoint import rewrite_task, save_checkpoint
 from appraiser.training.gradients import StepGradients, autocast, step_gradients
 from appraiser.training.optim import build_optimizers, schedule_factor, set_learning_rate, trainable
@@ -300,6 +300,7 @@ class Session:
         if self.data.manifest.splits.get("calib", 0) == 0:
             return "no price intervals: the data set has no calibration products"
         best = Predictor.load(out, dtype=self.config.model.dtype, device=str(self.backbone.device))
+        best.trained = best.trained.model_copy(update={"price_point": self._best_price_point(best)})
         records = list(self.data.split("calib"))
         predictions = best.predict([[decode(data) for data in record.images] for record in records])
         residuals = [
@@ -308,6 +309,7 @@ class Session:
         ]
         bound = conformal_quantile(residuals)
         if bound is None or not math.isfinite(bound):
+            rewrite_task((out / "best").resolve(), best.trained)
             readable = sum(math.isfinite(residual) for residual in residuals)
             return (
                 f"no price intervals: {readable} of {len(residuals)} calibration products have a readable price, "
@@ -315,6 +317,19 @@ class Session:
             )
         rewrite_task((out / "best").resolve(), best.trained.model_copy(update={"interval_80_log": bound}))
         return None
+
+    def _best_price_point(self, predictor: Predictor) -> PricePoint:
+        """The price of its distributions that errs least (median) on the validation split; the median of equal ones."""
+        records = [record for record in self.validation if record.price]
+        predictions = predictor.predict([[decode(data) for data in record.images] for record in records])
+        points: tuple[PricePoint, ...] = ("median", "mean", "answer")
+        errors: dict[PricePoint, list[float]] = {point: [] for point in points}
+        for record, prediction in zip(records, predictions, strict=True):
+            answer = self.trained.task.parse(prediction.text)
+            for point in points:
+                price = price_at(point, prediction.price_distribution, answer)
+                errors[point].append(abs((price or 0.0) / (record.price or 1.0) - 1.0))
+        return min(points, key=lambda point: statistics.median(errors[point])) if records else "median"
 
 
 SCHEDULE_TICKS = 10_000
