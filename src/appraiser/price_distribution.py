@@ -31,6 +31,8 @@ MIN_ENDING = 0.0003
 """Of a whole price: below, it is noise of the model, and a price a hundred times too small would weigh too much."""
 MAX_NODES = 192
 """Of a product on one level; the likeliest stay."""
+MAX_NODES_IN_ALL = 600
+"""Of a product; a model that holds more prices possible knows none, and gets no distribution."""
 MAX_LENGTH = 13
 MIN_MASS = 0.5
 """With less of the probability found, the model was about to write something that is no price."""
@@ -138,6 +140,14 @@ class _Row:
 
     log_probability: dict[float, float] = field(default_factory=dict)
     frontier: list[_Node] = field(default_factory=list)
+    num_nodes: int = 0
+
+    def follow(self, nodes: list[_Node]) -> None:
+        """Feed these next; too many are given up, with what was found of them."""
+        self.num_nodes += len(nodes)
+        self.frontier = sorted(nodes, key=lambda node: -node.log_probability)[:MAX_NODES]
+        if self.num_nodes > MAX_NODES_IN_ALL:
+            self.frontier, self.log_probability = [], {}
 
     def found(self, text: str, log_probability: float) -> None:
         price = float(text)
@@ -180,7 +190,7 @@ def search_prices(
     first = _log_probabilities(first_logits[:, None], [*tokens, *grammar.ends])
     for row, logs, is_wanted in zip(rows, first, wanted, strict=True):
         if is_wanted:
-            row.frontier = _children(_Node("", -1, 0.0, []), logs[0], tokens, grammar, None)
+            row.follow(_children(_Node("", -1, 0.0, []), logs[0], tokens, grammar, None))
     depth = fed = 0
     while any(row.frontier for row in rows) and depth < MAX_LENGTH + 3:
         width = max(len(row.frontier) for row in rows)
@@ -203,7 +213,7 @@ def search_prices(
                     if node.log_probability + ending >= math.log(MIN_ENDING):
                         row.found(node.text, node.log_probability + ending)
                 children += _children(node, logs[place, number], tokens, grammar, own)
-            row.frontier = sorted(children, key=lambda node: -node.log_probability)[:MAX_NODES]
+            row.follow(children)
         depth, fed = depth + 1, fed + width
     return [row.result() for row in rows]
 

@@ -77,6 +77,7 @@ def searched(backbone, examples, heads):
 def test_every_price_has_the_probability_that_the_model_gives_its_text(backbone, monkeypatch):
     monkeypatch.setattr(price_distribution, "MIN_PROBABILITY", 1e-4)
     monkeypatch.setattr(price_distribution, "MIN_ENDING", 1e-5)
+    monkeypatch.setattr(price_distribution, "MAX_NODES_IN_ALL", 10**6)
     monkeypatch.setattr(price_distribution, "MIN_MASS", 0.1)
     examples = prompts(backbone)
     for found, example, head in zip(searched(backbone, examples, HEADS), examples, HEADS, strict=True):
@@ -103,6 +104,12 @@ def test_a_row_does_not_depend_on_its_neighbours_and_one_without_a_price_has_non
 
 def test_little_probability_of_a_price_is_no_distribution(backbone, monkeypatch):
     monkeypatch.setattr(price_distribution, "MIN_MASS", 0.999)
+    assert searched(backbone, prompts(backbone), HEADS) == [None, None, None]
+
+
+def test_a_model_that_holds_everything_possible_gets_no_distribution(backbone, monkeypatch):
+    monkeypatch.setattr(price_distribution, "MIN_MASS", 0.1)
+    monkeypatch.setattr(price_distribution, "MAX_NODES_IN_ALL", 5)
     assert searched(backbone, prompts(backbone), HEADS) == [None, None, None]
 
 

@@ -7,13 +7,14 @@ A model that scores as well with them does not look.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
 
 from appraiser.data.pictures import decode
 from appraiser.data.records import ProductRecord
+from appraiser.predict import Prediction
 
 CONTROLS = ("shuffled", "same_category", "blank")
 
@@ -35,10 +36,24 @@ def derangement(keys: Sequence[str | None], seed: int = 0) -> list[int]:
     return chosen
 
 
-def control_pictures(name: str, records: Sequence[ProductRecord]) -> list[list[Image.Image]]:
-    """The pictures that the control `name` shows instead of each record's own."""
-    own = [[decode(data) for data in record.images] for record in records]
-    if name == "blank":
-        return [[Image.new("RGB", image.size, (255, 255, 255)) for image in images] for images in own]
-    keys = [record.category if name == "same_category" else None for record in records]
-    return [own[row] for row in derangement(keys)]
+def control_predictions(
+    name: str,
+    records: Sequence[ProductRecord],
+    predictions: Sequence[Prediction],
+    answer: Callable[[Sequence[Sequence[Image.Image]]], list[Prediction]],
+) -> list[Prediction]:
+    """Answers to the pictures that the control `name` shows instead of each record's own.
+
+    An answer depends on the pictures alone, so another product's picture has been answered already, and white pictures
+    of one size are answered once.
+
+    Args:
+        predictions: of the records' own pictures.
+    """
+    if name != "blank":
+        keys = [record.category if name == "same_category" else None for record in records]
+        return [predictions[row] for row in derangement(keys)]
+    sizes = [tuple(decode(data).size for data in record.images) for record in records]
+    different = list(dict.fromkeys(sizes))
+    answers = answer([[Image.new("RGB", size, (255, 255, 255)) for size in pictures] for pictures in different])
+    return [answers[different.index(pictures)] for pictures in sizes]

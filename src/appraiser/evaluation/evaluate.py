@@ -20,7 +20,7 @@ from appraiser.data.pictures import decode
 from appraiser.data.records import ProductRecord
 from appraiser.errors import DataError
 from appraiser.evaluation.baselines import MAX_TRAIN_RECORDS, Part, baselines, score_parts
-from appraiser.evaluation.controls import CONTROLS, control_pictures
+from appraiser.evaluation.controls import CONTROLS, control_predictions
 from appraiser.evaluation.metrics import Score, interval_coverage, score, visible_words
 from appraiser.predict import Prediction, Predictor, checkpoint_folder
 
@@ -135,7 +135,7 @@ def evaluate(
     fields = predictor.task.fields
     scores |= score_predictions(records, predictions, fields)
     scores["controls"] = {
-        name: score_predictions(records, answer(f"{name} pictures", control_pictures(name, records), predictor), fields)
+        name: score_predictions(records, control_predictions(name, records, predictions, predictor.predict), fields)
         for name in controls
         if name != "same_category" or records[0].category is not None
     }

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from appraiser.evaluation.controls import derangement
+from appraiser.data.records import ProductRecord
+from appraiser.evaluation.controls import control_predictions, derangement
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=40), st.integers(0, 5))
@@ -15,3 +19,37 @@ def test_nobody_keeps_their_own_unless_alone(keys: list[str], seed: int) -> None
     for row, other in enumerate(chosen):
         assert keys[other] == keys[row]
         assert other != row or keys.count(keys[row]) == 1
+
+
+def encoded(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), (9, 9, 9)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_controls_take_the_answers_of_the_rows_whose_pictures_they_show():
+    records = [ProductRecord(str(n), (encoded(8, 8),), "g", category="ab"[n % 2]) for n in range(10)]
+    predictions = [f"answer {n}" for n in range(10)]
+
+    def never(pictures):
+        raise AssertionError("another product's picture has been answered already")
+
+    shuffled = control_predictions("shuffled", records, predictions, never)
+    assert sorted(shuffled) == sorted(predictions)
+    assert all(control != own for control, own in zip(shuffled, predictions, strict=True))
+    same = control_predictions("same_category", records, predictions, never)
+    assert [int(text.split()[1]) % 2 for text in same] == [n % 2 for n in range(10)]
+
+
+def test_white_pictures_of_one_size_are_answered_once():
+    sizes = [(8, 8), (8, 12), (8, 8), (12, 8), (8, 12)]
+    records = [ProductRecord(str(n), (encoded(*size),), "g") for n, size in enumerate(sizes)]
+    asked = []
+
+    def answer(pictures):
+        asked.extend(pictures)
+        assert all(image.getpixel((0, 0)) == (255, 255, 255) for images in pictures for image in images)
+        return [images[0].size for images in pictures]
+
+    assert control_predictions("blank", records, ["own"] * 5, answer) == sizes
+    assert len(asked) == 3
