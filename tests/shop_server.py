@@ -64,7 +64,7 @@ class Request:
 
     async def head(self, status: int = 200, **headers: str) -> None:
         fields = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
-        await self.send(f"HTTP/1.1 {status} Status\r\n{fields}\r\n".encode("latin-1"))
+        await self.send(f"HTTP/1.1 {status} Status\r\n{fields}\r\n".encode())
 
     async def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
         await self.head(status, **(headers | {"Content_Length": str(len(body))}))
@@ -87,24 +87,28 @@ class ShopServer:
     """A context manager; `port`, `place` and `tls_port` say where it listens.
 
     Args:
+        hosts: addresses to listen at, all on one port; the first is the place.
         tls: certificate of a second port that speaks TLS.
     """
 
-    def __init__(self, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
-        self.host = host
+    def __init__(self, *hosts: str, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+        self.hosts = hosts or ("127.0.0.1",)
         self.asked: Counter[str] = Counter()
         self.headers_seen: list[dict[str, str]] = []
         self.spans: dict[str, tuple[float, float]] = {}
         """Path -> when it was first asked for, and when the last answer to it ended or its client left."""
         self.num_asked = self.num_connections = self.num_open = self.max_open = self.num_sent_bytes = 0
+        self.reached_at: Counter[str] = Counter()
+        """Connections by the address that they were made to."""
         self.broken: dict[int, int] = {}
         """Pictures that give a status instead."""
         self.robots: dict[str, tuple[int, bytes]] = {}
-        """Host name, or "" for all others -> its robots.txt."""
-        self.redirect_to = self.retry_after = self.tag = ""
-        self.private_targets: list[str] = []
+        """Host name, or "" for all others -> status and text of its robots.txt; 302 and where to; 0 to drip."""
+        self.targets: list[str] = []
+        """Where `/to/302/NUMBER` sends one."""
+        self.retry_after = self.tag = ""
         self.latency_s = 0.0
-        self.port = self.tls_port = 0
+        self.port, self.tls_port = port, 0
         self._tls = tls
         self._servers: list[asyncio.Server] = []
         self._loop = asyncio.new_event_loop()
@@ -112,9 +116,11 @@ class ShopServer:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self.port = asyncio.run_coroutine_threadsafe(self._listen(None), self._loop).result()
+        for host in self.hosts:
+            self.port = asyncio.run_coroutine_threadsafe(self._listen(host, self.port, None), self._loop).result()
         if self._tls is not None:
-            self.tls_port = asyncio.run_coroutine_threadsafe(self._listen(self._tls), self._loop).result()
+            listening = self._listen(self.hosts[0], 0, self._tls)
+            self.tls_port = asyncio.run_coroutine_threadsafe(listening, self._loop).result()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -127,7 +133,7 @@ class ShopServer:
 
     @property
     def place(self) -> str:
-        return f"{self.host}:{self.port}"
+        return f"{self.hosts[0]}:{self.port}"
 
     def url(self, path: str) -> str:
         return f"http://{self.place}{path}"
@@ -136,8 +142,8 @@ class ShopServer:
         """What may fetch from here."""
         return FetchPolicy(frozenset({self.place}), **({"num_retries": 0, "num_parallel_per_host": 8} | limits))
 
-    async def _listen(self, tls: ssl.SSLContext | None) -> int:
-        server = await asyncio.start_server(self._connected, self.host, 0, ssl=tls, backlog=512, limit=2**20)
+    async def _listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
+        server = await asyncio.start_server(self._connected, host, port, ssl=tls, backlog=512, limit=2**20)
         self._servers.append(server)
         return server.sockets[0].getsockname()[1]
 
@@ -151,6 +157,7 @@ class ShopServer:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.num_connections += 1
+        self.reached_at[writer.get_extra_info("sockname")[0]] += 1
         self.num_open += 1
         self.max_open = max(self.max_open, self.num_open)
         try:
@@ -174,6 +181,8 @@ class ShopServer:
         try:
             await sleep(self.latency_s)
             await BEHAVIOURS.get(request.parts[0].partition("?")[0], missing)(request)
+        except (ValueError, IndexError):  # a path that is none of ours
+            await missing(request)
         finally:
             self.spans[request.path] = (self.spans.get(request.path, (began, 0.0))[0], time.monotonic())
         return not request.hangs_up

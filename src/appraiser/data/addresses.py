@@ -5,13 +5,15 @@ from __future__ import annotations
 import ipaddress
 
 # Ranges that the standard library calls global, in some of its versions, or leaves out: protocol assignments, 6to4
-# and its relays, CGNAT, site-local, IPv4-compatible, NAT64, Teredo, documentation.
+# and its relays, CGNAT, site-local, IPv4-compatible, NAT64, Teredo, documentation; and the one address of the public
+# range at which a cloud's machines are told their secrets (Azure).
 EXTRA_BLOCKED = tuple(
     ipaddress.ip_network(network)
     for network in (
         "192.0.0.0/24",
         "192.88.99.0/24",
         "100.64.0.0/10",
+        "168.63.129.16/32",
         "fec0::/10",
         "::/96",
         "64:ff9b::/96",

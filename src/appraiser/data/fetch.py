@@ -241,7 +241,7 @@ class Fetcher:
         attempt = 0
         while True:
             try:
-                return await self._get(url, self.policy.max_bytes, respect_robots=self.policy.respect_robots)
+                return await self._get(url, ends, self.policy.max_bytes, self.policy.respect_robots)
             except _Refused as refusal:
                 if refusal.reason not in _PASSING or attempt == self.policy.num_retries:
                     raise
@@ -253,8 +253,8 @@ class Fetcher:
             attempt += 1
             await asyncio.sleep(wait)
 
-    async def _get(self, url: str, max_bytes: int, *, respect_robots: bool) -> bytes:
-        """One request with its redirects."""
+    async def _get(self, url: str, ends: float, max_bytes: int, respect_robots: bool) -> bytes:
+        """One request with its redirects; `ends` is the moment of its deadline."""
         current = url
         for _ in range(MAX_REDIRECTS + 1):
             target = _parsed(current)
@@ -263,7 +263,7 @@ class Fetcher:
                 (await self._rules(target, port)).check(target)
             address = await self._checked_address(target, port)
             async with self._pool(self._host(target.host)) as pool:
-                answer = await _answer(pool, self._request(target, address), max_bytes, respect_robots)
+                answer = await _answer(pool, self._request(target, address, ends), max_bytes, respect_robots)
             if isinstance(answer, bytes):
                 return answer
             try:
@@ -282,6 +282,8 @@ class Fetcher:
         try:
             return await asyncio.shield(self._robots[origin])
         except _Refused as refusal:
+            if refusal.reason == "dns":
+                raise
             raise _Refused(refusal.reason, f"robots.txt cannot be read: {refusal.detail}") from None
 
     def _keep_robots(self, origin: tuple[str, str, int], task: asyncio.Task[_Rules]) -> None:
@@ -294,9 +296,10 @@ class Fetcher:
         Raises:
             _Refused: it did not answer; no picture of it would fare better.
         """
+        ends = time.monotonic() + self.policy.deadline_s
         try:
             async with asyncio.timeout(self.policy.deadline_s):
-                data = await self._get(str(url), MAX_ROBOTS_BYTES, respect_robots=False)
+                data = await self._get(str(url), ends, MAX_ROBOTS_BYTES, False)
             return _Rules(parse_robots(data, ROBOT_NAME))
         except TimeoutError:
             raise _Refused("timeout", f"no answer within {self.policy.deadline_s:g} s") from None
@@ -321,9 +324,12 @@ class Fetcher:
             f"{target.host}:{port} is not on the public internet; your own server: --allow-private",
         )
 
-    def _request(self, target: httpx.URL, address: str) -> httpx.Request:
+    def _request(self, target: httpx.URL, address: str, ends: float) -> httpx.Request:
         """A request to the address that was checked, in the name of the host."""
-        timeout = httpx.Timeout(self.policy.deadline_s, connect=self.policy.connect_timeout_s)
+        # Connecting and the TLS handshake have this limit each, and both have to end before the deadline cuts them
+        # off: httpcore 1.0 closes the socket of a handshake that timed out, and not of one that was cancelled.
+        connect = min(self.policy.connect_timeout_s, max(ends - time.monotonic(), 0.0) / 2)
+        timeout = httpx.Timeout(self.policy.deadline_s, connect=connect)
         return httpx.Request(
             "GET",
             target.copy_with(host=address),

@@ -210,8 +210,8 @@ def test_nothing_is_waited_for_after_the_last_try(server, no_waiting):
 
 
 def test_five_redirects_are_followed_and_six_are_not(server):
-    assert fetch(server, "/hops/4/1").data == picture(1)
-    assert fetch(server, "/hops/5/1").reason == "redirects"
+    assert fetch(server, "/hops/5/1").data == picture(1)
+    assert fetch(server, "/hops/6/1").reason == "redirects"
 
 
 def test_a_redirect_to_another_private_address_is_refused_without_a_connection(server, canary):
@@ -223,16 +223,18 @@ def test_a_redirect_to_another_private_address_is_refused_without_a_connection(s
         f"http://2130706433:{canary.port}/picture/1",
         f"http://0.0.0.0:{canary.port}/picture/1",
     ):
-        server.redirect_to = target
-        result = fetch(server, "/to/302")
+        server.targets = [target]
+        result = fetch(server, "/to/302/0")
         assert result.reason == "blocked_address", target
     assert canary.num_connections == 0
 
 
 @pytest.mark.parametrize("number", range(len(ODD_TARGETS)), ids=[target[:30].encode() for target in ODD_TARGETS])
 def test_a_redirect_to_what_is_not_fetched_is_refused(server, number):
-    assert fetch(server, f"/to_nothing/{number}").reason in ("bad_url", "dns")
+    assert fetch(server, f"/to_nothing/{number}").reason == "bad_url"
     assert server.asked.total() == 2, "the address and robots.txt, once"
+    server.targets = ["http://%5B/"]  # a name, if an odd one
+    assert fetch(server, "/to/302/0").reason == "dns"
 
 
 @pytest.mark.parametrize("number", range(len(ODD_WAITS)))
@@ -270,6 +272,20 @@ def test_a_server_that_drips_or_says_nothing_is_left_at_the_deadline(server, pat
     result = fetch(server, path, deadline_s=0.4)
     assert result.reason == "timeout"
     assert time.monotonic() - started < 2.0
+
+
+def test_a_handshake_that_never_ends_leaves_no_connection_open(server):
+    policy = policy_for(server, deadline_s=0.4)
+
+    async def fetched_and_open() -> tuple[str | None, int]:
+        async with fetch_module.Fetcher(policy) as fetcher:
+            result = await fetcher.fetch(f"https://127.0.0.1:{server.port}/")
+        until = time.monotonic() + 5
+        while server.num_open and time.monotonic() < until:  # the server has to hear of it
+            await asyncio.sleep(0.1)
+        return result.reason, server.num_open
+
+    assert asyncio.run(fetched_and_open()) == ("timeout", 0)
 
 
 def test_a_compressed_body_is_not_unpacked(server):
