@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import csv
-import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,43 +39,6 @@ def table(folder: Path, server: ShopServer, rows: int, **changed) -> Path:
 def titles_of(folder: Path) -> dict[str, str | None]:
     data = open_dataset(folder)
     return {record.id: record.title for split in SPLIT_NAMES for record in data.split(split)}
-
-
-BUILD = """
-import sys
-from appraiser.data.building.build import build_dataset
-from appraiser.data.fetch import FetchPolicy
-if __name__ == "__main__":
-    build_dataset(sys.argv[1], sys.argv[2], fetch=FetchPolicy(frozenset({sys.argv[3]}), num_parallel_per_host=8))
-"""
-
-
-def test_a_build_that_is_killed_five_times_ends_like_one_that_was_not(server, tmp_path):
-    rows = 600
-    path = table(tmp_path / "shop", server, rows)
-    whole = build_dataset(path, tmp_path / "whole", fetch=server.policy())
-    server.asked.clear()
-    server.latency_s = 0.02
-    (tmp_path / "build.py").write_text(BUILD)
-    command = [sys.executable, str(tmp_path / "build.py"), str(path), str(tmp_path / "out"), server.place]
-    kills = 0
-    for part in range(1, 6):
-        process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
-        while process.poll() is None and server.asked.total() < part * rows / 7:
-            time.sleep(0.005)
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            kills += 1
-        process.wait()
-        assert not (tmp_path / "out").exists(), "nobody sees a data set before it is complete"
-    assert kills == 5
-    subprocess.run(command, check=True)
-    resumed = open_dataset(tmp_path / "out").manifest
-    assert resumed == whole
-    assert resumed.rows_in == resumed.ok == rows
-    # What was under way at a kill, or not yet written down, is fetched again; all else is not.
-    assert server.asked.total() - server.asked["/robots.txt"] <= rows + kills * (64 + 8)
-    assert {entry.name for entry in tmp_path.iterdir()} == {"shop", "whole", "out", "build.py"}
 
 
 def test_a_refused_build_keeps_what_it_fetched_and_the_next_one_uses_it(server, tmp_path):
