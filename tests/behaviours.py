@@ -60,7 +60,25 @@ async def picture(request: Request) -> None:
 
 async def changing(request: Request) -> None:
     """Another picture every time."""
-    await request.answer(200, request.server.picture(request.number + 1000 * request.tries))
+    await request.answer(200, request.server.picture(request.number + 1_000_000 * request.tries))
+
+
+async def hasty(request: Request) -> None:
+    """Hangs up behind the picture without having said so."""
+    await request.answer_picture()
+    request.hangs_up = True
+
+
+async def early(request: Request) -> None:
+    """Hints before the answer."""
+    await request.send(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n")
+    await request.answer_picture()
+
+
+async def old(request: Request) -> None:
+    """HTTP/1.0: the body ends with the connection."""
+    await request.send(b"HTTP/1.0 200 OK\r\n\r\n" + request.server.picture(request.number))
+    request.hangs_up = True
 
 
 async def html(request: Request) -> None:
@@ -155,6 +173,12 @@ async def chunked(request: Request) -> None:
     body = request.server.picture(request.number)
     await request.head(Transfer_Encoding="chunked")
     await request.send(b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:99], body[99:], b"")))
+
+
+async def tiny_chunks(request: Request) -> None:
+    """A byte at a time."""
+    await request.head(Transfer_Encoding="chunked")
+    await request.repeat(b"1\r\nx\r\n" * 500, MAX_DRIPS, 0.05)
 
 
 async def cut_chunks(request: Request) -> None:
@@ -255,6 +279,11 @@ async def http09(request: Request) -> None:
     request.hangs_up = True
 
 
+async def two_lengths(request: Request) -> None:
+    await request.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!")
+    request.hangs_up = True
+
+
 async def huge_head(request: Request) -> None:
     await request.send(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 300_000 + b"\r\nContent-Length: 0\r\n\r\n")
     request.hangs_up = True
@@ -317,9 +346,9 @@ Behaviour = Callable[["Request"], Awaitable[None]]
 BEHAVIOURS: dict[str, Behaviour] = {"robots.txt": robots} | {
     function.__name__: function
     for function in (
-        picture, changing, html, empty, status, missing, tagged, opted_out, cookie, cookie_bomb, truncated,
-        huge_picture, endless, endless_chunks, lying, short, longer, split, chunked, cut_chunks, odd_chunks, compressed,
-        reset, drip, drip_head, silent, interim, flaky, down, patient, busy, too_busy, nonsense, http09, huge_head,
-        endless_head, loop, hops, to, to_nothing, nowhere,
+        picture, changing, hasty, early, old, html, empty, status, missing, tagged, opted_out, cookie, cookie_bomb,
+        truncated, huge_picture, endless, endless_chunks, lying, short, longer, split, chunked, tiny_chunks, cut_chunks,
+        odd_chunks, compressed, reset, drip, drip_head, silent, interim, flaky, down, patient, busy, too_busy, nonsense,
+        http09, two_lengths, huge_head, endless_head, loop, hops, to, to_nothing, nowhere,
     )
 }  # fmt: skip

@@ -6,7 +6,7 @@ import socket
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any
@@ -21,19 +21,27 @@ class Names:
 
     Args:
         answers: name -> its answers one after the other, each a list of addresses; the last one stays.
+        hangs: names whose look-up takes far longer than anybody waits.
     """
 
-    def __init__(self, answers: Mapping[str, Sequence[Sequence[str]]]) -> None:
+    def __init__(self, answers: Mapping[str, Sequence[Sequence[str]]], hangs: Collection[str] = ()) -> None:
         self.answers = LOOPBACK_NAMES | dict(answers)
+        self.hangs = hangs
         self.asked: Counter[str] = Counter()
+        self._is_over = threading.Event()
 
     @contextmanager
     def instead(self) -> Iterator[Names]:
-        with mock.patch.object(socket, "getaddrinfo", self._getaddrinfo):
-            yield self
+        try:
+            with mock.patch.object(socket, "getaddrinfo", self._getaddrinfo):
+                yield self
+        finally:
+            self._is_over.set()
 
     def _getaddrinfo(self, host: Any, port: Any, *rest: Any, **options: Any) -> list[Any]:
         name = host.lower() if isinstance(host, str) else host
+        if name in self.hangs:
+            self._is_over.wait(20)
         if name not in self.answers:
             return _look_up(host, port, *rest, **(options | {"flags": socket.AI_NUMERICHOST}))
         answers = self.answers[name]

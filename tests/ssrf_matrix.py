@@ -131,7 +131,7 @@ class Matrix:
         self._add("redirect in two steps", host, self._redirect(301, self._redirect(307, there)), blocked)
         asks = self._name([["127.0.0.1"]])
         self.robots[asks] = (302, there.encode())
-        self._add("robots.txt", host, f"http://{asks}:{self.shop_port}/picture/0", None)
+        self._add("robots.txt", host, f"http://{asks}:{self.shop_port}/picture/{len(self.cases)}", None)
 
     def _add_confusions(self) -> None:
         """URLs in which readers disagree about the host, and schemes that are none of ours."""
@@ -225,6 +225,7 @@ def run_matrix(folder: Path, addresses: Sequence[str] = ADDRESSES, *, alone: boo
         policy = FetchPolicy(
             frozenset(f"{name}:{shop.port}" for name in matrix.answers if name == "shop.test" or name in matrix.robots),
             deadline_s=20.0,
+            connect_timeout_s=1.0,
             num_parallel_per_host=16,
             max_host_faults=None,
         )

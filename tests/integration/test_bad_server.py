@@ -50,6 +50,9 @@ class Case:
 CASES = (
     Case("picture"),
     Case("changing"),
+    Case("hasty", tries=None),
+    Case("early"),
+    Case("old"),
     Case("chunked"),
     Case("longer"),
     Case("split"),
@@ -80,6 +83,7 @@ CASES = (
     Case("reset", "connection", 3),
     Case("nonsense", "connection", 3),
     Case("http09", "connection", 3),
+    Case("two_lengths", "connection", 3),
     Case("huge_head", "connection", 3),
     Case("endless_head", "connection", 3),
     Case("dead", "connection", 0, "http://{host}:{dead}/{number}"),
@@ -90,6 +94,8 @@ CASES = (
     Case("drip_head", "timeout"),
     Case("silent", "timeout"),
     Case("interim", "timeout"),
+    Case("tiny_chunks", "timeout"),
+    Case("slow_name", "timeout", 0, HOST_URL),
     Case("robots_hang", "timeout", 0, HOST_URL),
     Case("robots_forbid", "robots", 0, HOST_URL),
     Case("robots_down", "robots", 0, HOST_URL),
@@ -149,7 +155,7 @@ def test_bad_servers_cost_their_own_rows_by_the_right_cause(certificate, tmp_pat
             spent[url] = time.monotonic() - began
 
     monkeypatch.setattr(Fetcher, "_with_retries", timed)
-    names = Names({host_of(case): [["127.0.0.1"]] for case in CASES})
+    names = Names({host_of(case): [["127.0.0.1"]] for case in CASES}, hangs={"slow-name.test"})
     with ShopServer(tls=certificate) as server, ShopServer() as canary, socket.create_server(("127.0.0.1", 0)) as gone:
         places = {"port": server.port, "tls": server.tls_port, "dead": gone.getsockname()[1]}
         gone.close()
@@ -162,8 +168,10 @@ def test_bad_servers_cost_their_own_rows_by_the_right_cause(certificate, tmp_pat
         }
         expected: list[Case] = [case for _ in range(num_urls) for case in CASES]
         urls = [
-            case.url.format(host=host_of(case), name=case.name, number=place // len(CASES), **places)
-            for place, case in enumerate(expected)
+            case.url.format(
+                host=host_of(case), name=case.name, number=number, **places
+            )  # a picture of its own for each
+            for number, case in enumerate(expected)
         ]
         policy = FetchPolicy(
             frozenset(f"{host_of(case)}:{port}" for case in CASES for port in places.values()),
@@ -211,7 +219,7 @@ def test_bad_servers_cost_their_own_rows_by_the_right_cause(certificate, tmp_pat
     assert {url for case, url in zip(expected, urls, strict=True) if case.reason is None} == set(kept)
     for url, data in kept.items():
         number = int(url.rpartition("/")[2])
-        assert data == picture(number + 1000 if "/changing/" in url else number), url
+        assert data == picture(number + 1_000_000 if "/changing/" in url else number), url
 
     slowest = max(spent, key=spent.__getitem__)
     spans = {path: last - first for path, (first, last) in server.spans.items() if path != "/robots.txt"}

@@ -53,11 +53,13 @@ def test_a_build_that_is_killed_at_random_moments_ends_like_one_that_was_not(tmp
             out, staging = tmp_path / f"out{num_builds}", tmp_path / f".out{num_builds}.building"
             settled: Counter[str] = Counter()
             command = [sys.executable, str(script), str(table), str(out), server.place]
-            while moments.total() < num_kills and not out.exists():
+            while moments.total() < num_kills:
                 moment = rng.choice(("starting", "fetching", "fetching", "fetching", "writing"))
                 if not killed(command, moment, server, rng):
                     break  # it was done before
                 moments[moment] += 1
+                if out.exists():
+                    break
                 done = rows_done(staging)
                 asked = {path for path in server.asked if path != "/robots.txt"}
                 most_under_way = max(most_under_way, len(asked - done))
@@ -79,7 +81,7 @@ def test_a_build_that_is_killed_at_random_moments_ends_like_one_that_was_not(tmp
 
 def killed(command: list[str], moment: str, server: ShopServer, rng: random.Random) -> bool:
     """Start a build and kill it at a random moment of a kind; False where it came to its end before that."""
-    wait_s, num_more = rng.uniform(0, 1.5), rng.randrange(1, 120)
+    wait_s, num_more = rng.uniform(0, 1.5 if moment == "starting" else 0.5), rng.randrange(1, 120)
     before = server.num_asked
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
     ended = lambda: process.poll() is not None  # noqa: E731

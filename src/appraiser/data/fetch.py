@@ -146,7 +146,8 @@ class Fetcher:
         self._recent_bytes = 0
         self._idle: dict[httpx.AsyncHTTPTransport, _Host] = {}
         self._tls = ssl.create_default_context()
-        self._resolvers = ThreadPoolExecutor(min(policy.num_parallel, 32), "resolve")
+        # One for each request: names that hang must not keep others from being looked up.
+        self._resolvers = ThreadPoolExecutor(policy.num_parallel, "resolve")
 
     async def __aenter__(self) -> Self:
         return self
@@ -400,10 +401,14 @@ async def _read(response: httpx.Response, max_bytes: int, respect_robots: bool) 
             raise _Refused("opted_out", f"X-Robots-Tag says {', '.join(sorted(words))}")
     declared = response.headers.get("content-length", "")
     body = bytearray()
+    num_chunks = 0
     async for chunk in response.aiter_raw():
         body += chunk
         if len(body) > max_bytes:
             raise _Refused("too_large", f"more than {max_bytes / 2**20:.3g} MiB")
+        num_chunks += 1
+        if num_chunks % 64 == 0:  # chunks of a byte: thousands come at once, and deadlines would wait for them
+            await asyncio.sleep(0)
     if declared.isascii() and declared.isdigit() and len(body) != int(declared):
         raise _Refused("connection", "the body ended early")
     return bytes(body)

@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from behaviours import ODD_TARGETS, ODD_WAITS, in_http_date
-from shop_server import ShopServer, picture
+from behaviours import BEHAVIOURS, ODD_TARGETS, ODD_WAITS, in_http_date
+from network import Names
+from shop_server import Request, ShopServer, picture
 
 from appraiser.data import fetch as fetch_module
 from appraiser.data.building.build import build_dataset
@@ -272,6 +273,40 @@ def test_a_server_that_drips_or_says_nothing_is_left_at_the_deadline(server, pat
     result = fetch(server, path, deadline_s=0.4)
     assert result.reason == "timeout"
     assert time.monotonic() - started < 2.0
+
+
+def test_a_body_in_many_chunks_lets_others_go_on(server, monkeypatch):
+    async def in_chunks(request: Request) -> None:
+        await request.head(Transfer_Encoding="chunked")
+        await request.send(b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n")
+
+    monkeypatch.setitem(BEHAVIOURS, "picture", in_chunks)
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def fetched() -> bytes | None:
+        async with fetch_module.Fetcher(policy_for(server)) as fetcher:
+            counting = asyncio.create_task(count_turns())
+            result = await fetcher.fetch(server.url("/picture/1"))
+            counting.cancel()
+            return result.data
+
+    assert asyncio.run(fetched()) == b"x" * 20_000
+    assert turns > 300
+
+
+def test_names_that_hang_do_not_keep_others_from_being_looked_up(server):
+    hanging = [f"hanging{number}.test" for number in range(40)]
+    good = [f"good{number}.test" for number in range(8)]
+    policy = FetchPolicy(frozenset(f"{name}:{server.port}" for name in good), deadline_s=1.0, respect_robots=False)
+    with Names({name: [["127.0.0.1"]] for name in good}, hangs=hanging).instead():
+        fetched = fetch_all([f"http://{name}:{server.port}/picture/1" for name in hanging + good], policy)
+    assert [result.reason for result in fetched] == ["timeout"] * 40 + [None] * 8
 
 
 def test_a_handshake_that_never_ends_leaves_no_connection_open(server):
