@@ -1,10 +1,11 @@
 """How many pictures a second are drawn, fetched, decoded and built, against the common script on the same machine?
 
-    python benchmarks/data.py [--rows 3000] [--latency-ms 100] [--tasks sample,fetch,build,local]
+    python benchmarks/data.py [--rows 3000] [--latency-ms 100] [--tasks sample,fetch,build,local,check]
 
 `fetch` and `build` read from a server on loopback that waits before each answer. The common script asks for one
 picture after the other, opens it and saves it as JPEG; it is timed on fewer rows, at the same server. Every measurement
-runs in a process of its own; the table shows seconds, pictures per second and the peak memory of that process.
+runs in a process of its own; the table shows seconds, pictures per second and the peak memory of that process, without
+its workers'.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 from PIL import Image
 
 from appraiser import build_dataset, make_catalogue
+from appraiser.data.checking.check import check_dataset, save_check
 from appraiser.data.fetch import FetchPolicy, fetch_all
 from appraiser.data.pictures import encode
 
@@ -117,13 +119,18 @@ def build(source: Path, out: Path, policy: FetchPolicy) -> None:
     build_dataset(source, out, fetch=policy)
 
 
+def check(dataset: Path, out: Path, workers: int) -> None:
+    """Check a data set and write its page."""
+    save_check(check_dataset(dataset, num_workers=workers), out)
+
+
 def main() -> None:
     """Measure, print a table, and the numbers as JSON in the last line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=3000)
     parser.add_argument("--latency-ms", type=float, default=100.0)
     parser.add_argument("--per-host", type=int, default=128)
-    parser.add_argument("--tasks", default="sample,fetch,build,local")
+    parser.add_argument("--tasks", default="sample,fetch,build,local,check")
     options = parser.parse_args()
     tasks = options.tasks.split(",")
     results: dict[str, dict[str, float]] = {}
@@ -144,6 +151,10 @@ def main() -> None:
             policy = FetchPolicy()
             facts = measured(build, folder / "source", folder / "local", policy)
             note("build, files of 336 px", options.rows, facts)
+            if "check" in tasks:
+                workers = min(multiprocessing.cpu_count(), 8)
+                facts = measured(check, folder / "local", folder / "page", workers)
+                note(f"check, 336 px, {workers} processes", options.rows, facts)
         if {"fetch", "build"} & set(tasks):
             context = multiprocessing.get_context("spawn")
             port = context.Queue()

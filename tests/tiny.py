@@ -149,7 +149,7 @@ def tiny_backbone(folder: Path, *, num_crops: int = 1, seed: str = "tiny:", **ch
     tokenizer = tiny_tokenizer(folder)
     vocab_size = math.ceil(len(tokenizer) / 32) * 32
     model = formula_model(tiny_config(vocab_size, tokenizer.pad_token_id, **changes), seed)
-    backbone = Backbone(model, Phi3VProcessor(tiny_image_processor(num_crops), tokenizer), str(folder))
+    backbone = Backbone(Phi3VProcessor(tiny_image_processor(num_crops), tokenizer), str(folder), model)
     backbone.save(folder)
     return backbone
 

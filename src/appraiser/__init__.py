@@ -17,6 +17,7 @@ _HOMES = {
     "Prediction": "appraiser.predict",
     "build_dataset": "appraiser.data.building.build",
     "evaluate": "appraiser.evaluation.evaluate",
+    "export_dataset": "appraiser.data.exports.export",
     "load": "appraiser.backbone",
     "make_catalogue": "appraiser.data.samples.catalogue",
     "open_dataset": "appraiser.data.dataset",
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from appraiser.backbone import load as load
     from appraiser.data.building.build import build_dataset as build_dataset
     from appraiser.data.dataset import open_dataset as open_dataset
+    from appraiser.data.exports.export import export_dataset as export_dataset
     from appraiser.data.samples.catalogue import make_catalogue as make_catalogue
     from appraiser.evaluation.evaluate import evaluate as evaluate
     from appraiser.predict import Prediction as Prediction

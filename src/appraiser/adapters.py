@@ -37,7 +37,7 @@ def attach_lora(backbone: Backbone, config: AdapterConfig) -> Backbone:
         target_modules=target_modules(config.parts, layers),
         bias="none",
     )
-    return Backbone(get_peft_model(backbone.model, lora), backbone.processor, backbone.name)
+    return Backbone(backbone.processor, backbone.name, get_peft_model(backbone.model, lora))
 
 
 def load_adapted(folder: Path, base: str, *, dtype: str = "float32", device: Any = "cpu") -> Backbone:
@@ -55,4 +55,4 @@ def load_adapted(folder: Path, base: str, *, dtype: str = "float32", device: Any
             f"cannot load the adapter in {folder}: {first_line(error)}",
             fix="train it again, or copy it again from where it works",
         ) from error
-    return Backbone(model, processor, str(folder))
+    return Backbone(processor, str(folder), model)

@@ -23,7 +23,17 @@ from torch import Tensor
 from appraiser.errors import CheckpointError, ModelInputError
 from appraiser.phi3_v import IGNORE_INDEX, Phi3VConfig, Phi3VForConditionalGeneration, Phi3VProcessor
 
-__all__ = ["DTYPES", "EMBEDDED_MODELS", "IGNORE_INDEX", "Backbone", "Views", "load", "model_folder"]
+__all__ = [
+    "DTYPES",
+    "EMBEDDED_MODELS",
+    "IGNORE_INDEX",
+    "Backbone",
+    "Reader",
+    "Views",
+    "load",
+    "load_reader",
+    "model_folder",
+]
 
 EMBEDDED_MODELS = ("phi3v-tiny",)
 DTYPES: Mapping[str, torch.dtype] = {
@@ -42,30 +52,11 @@ class Views:
 
 
 @dataclass
-class Backbone:
-    """A loaded network with its processor."""
+class Reader:
+    """What turns pictures and text into what a network reads: a processor, without its network."""
 
-    model: Any
     processor: Phi3VProcessor
     name: str
-
-    @property
-    def network(self) -> Phi3VForConditionalGeneration:
-        """The network itself, also where an adapter is wrapped around it."""
-        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-
-    @property
-    def config(self) -> Phi3VConfig:
-        return self.network.config
-
-    def unused_parameters(self) -> list[torch.nn.Parameter]:
-        """Parameters that are saved but never computed (the tower's last block)."""
-        return self.network.model.vision_embed_tokens.img_processor.vision_model.unused_parameters()
-
-    def patch_features(self, pixels: Tensor) -> Tensor:
-        """[N, P, C] features of the tower for [N, 3, S, S] views."""
-        vision = self.network.model.vision_embed_tokens.img_processor.vision_model
-        return vision(pixels.to(self.device, self.network.dtype))
 
     @property
     def num_crops(self) -> int:
@@ -74,14 +65,6 @@ class Backbone:
     @property
     def pad_token_id(self) -> int:
         return int(self.processor.tokenizer.pad_token_id)
-
-    @property
-    def stop_token_ids(self) -> list[int]:
-        return self.config.answer_stop_ids
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
 
     def views(self, image: Image.Image) -> Views:
         """Process one RGB picture; see the processor for the HD transform."""
@@ -118,15 +101,14 @@ class Backbone:
         """Ids of user text in which no control token can appear."""
         return list(self._plain_tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of generated ids up to the first stop token, without surrounding space."""
-        stops = set(self.stop_token_ids)
-        kept: list[int] = []
-        for token in ids:
-            if token in stops:
-                break
-            kept.append(token)
-        return self.processor.decode(kept, clean_up_tokenization_spaces=False).strip()
+    def collate_views(self, pictures: Sequence[Views]) -> dict[str, Tensor]:
+        """`pixel_values` [n, most views, 3, S, S] (missing views zero, never computed) and `image_sizes` [n, 2]."""
+        most = max(len(picture.pixels) for picture in pictures)
+        shape = (len(pictures), most, *pictures[0].pixels.shape[1:])
+        pixels = torch.zeros(shape, dtype=pictures[0].pixels.dtype)
+        for row, picture in zip(pixels, pictures, strict=True):
+            row[: len(picture.pixels)] = picture.pixels
+        return {"pixel_values": pixels, "image_sizes": torch.tensor([picture.size for picture in pictures])}
 
     @cached_property
     def _ending_ids(self) -> list[int]:
@@ -140,19 +122,53 @@ class Backbone:
         serialized["post_processor"] = None
         return Tokenizer.from_str(json.dumps(serialized))
 
+
+@dataclass
+class Backbone(Reader):
+    """A loaded network with its processor."""
+
+    model: Any
+
+    @property
+    def network(self) -> Phi3VForConditionalGeneration:
+        """The network itself, also where an adapter is wrapped around it."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    @property
+    def config(self) -> Phi3VConfig:
+        return self.network.config
+
+    def unused_parameters(self) -> list[torch.nn.Parameter]:
+        """Parameters that are saved but never computed (the tower's last block)."""
+        return self.network.model.vision_embed_tokens.img_processor.vision_model.unused_parameters()
+
+    def patch_features(self, pixels: Tensor) -> Tensor:
+        """[N, P, C] features of the tower for [N, 3, S, S] views."""
+        vision = self.network.model.vision_embed_tokens.img_processor.vision_model
+        return vision(pixels.to(self.device, self.network.dtype))
+
+    @property
+    def stop_token_ids(self) -> list[int]:
+        return self.config.answer_stop_ids
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated ids up to the first stop token, without surrounding space."""
+        stops = set(self.stop_token_ids)
+        kept: list[int] = []
+        for token in ids:
+            if token in stops:
+                break
+            kept.append(token)
+        return self.processor.decode(kept, clean_up_tokenization_spaces=False).strip()
+
     def save(self, folder: Path) -> None:
         """Write weights (the adapter's alone where there is one), tokenizer and preprocessor file as published."""
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
-
-    def collate_views(self, pictures: Sequence[Views]) -> dict[str, Tensor]:
-        """`pixel_values` [n, most views, 3, S, S] (missing views zero, never computed) and `image_sizes` [n, 2]."""
-        most = max(len(picture.pixels) for picture in pictures)
-        shape = (len(pictures), most, *pictures[0].pixels.shape[1:])
-        pixels = torch.zeros(shape, dtype=pictures[0].pixels.dtype)
-        for row, picture in zip(pixels, pictures, strict=True):
-            row[: len(picture.pixels)] = picture.pixels
-        return {"pixel_values": pixels, "image_sizes": torch.tensor([picture.size for picture in pictures])}
 
 
 def model_folder(name_or_path: str | Path) -> str:
@@ -178,6 +194,20 @@ def model_folder(name_or_path: str | Path) -> str:
             fix=f"name a folder, a Hub id (owner/name) or an embedded model: {', '.join(EMBEDDED_MODELS)}",
         )
     return str(name_or_path)
+
+
+def load_reader(name_or_path: str | Path, *, num_crops: int | None = None) -> Reader:
+    """Load a model's processor alone, which takes no weights.
+
+    Raises:
+        CheckpointError: nothing there, or another architecture.
+    """
+    folder = model_folder(name_or_path)
+    _check_architecture(folder)
+    try:
+        return Reader(Phi3VProcessor.from_pretrained(folder, num_crops=num_crops), str(name_or_path))
+    except Exception as error:
+        raise _unreadable(folder, error) from error
 
 
 def load(
@@ -209,18 +239,22 @@ def load(
             output_loading_info=True,
         )
     except Exception as error:
-        # The readers below raise everything from OSError to SafetensorError; all mean the same to the user.
-        raise CheckpointError(
-            f"cannot load a model from {folder}: {type(error).__name__}: {first_line(error)}",
-            fix="check that the folder holds config.json, *.safetensors, tokenizer and preprocessor_config.json",
-        ) from error
+        raise _unreadable(folder, error) from error
     missing = sorted(info["missing_keys"])
     if missing:
         raise CheckpointError(
             f"{folder} lacks {len(missing)} of the model's tensors, among them {', '.join(missing[:3])}",
             fix="download or copy the folder again; a model with fresh random parts would answer nonsense",
         )
-    return Backbone(model.to(device), processor, str(name_or_path))
+    return Backbone(processor, str(name_or_path), model.to(device))
+
+
+def _unreadable(folder: str, error: Exception) -> CheckpointError:
+    """The libraries' readers raise everything from OSError to SafetensorError; all mean the same to the user."""
+    return CheckpointError(
+        f"cannot load a model from {folder}: {type(error).__name__}: {first_line(error)}",
+        fix="check that the folder holds config.json, *.safetensors, tokenizer and preprocessor_config.json",
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ def _paths_of_table(table: Path) -> list[tuple[str, Path]]:
     paths = []
     for number, row in opened.rows():
         place = fields.value(row, "image")
+        place = place.get("path") if isinstance(place, Mapping) else place  # in exports of ours
         if not isinstance(place, str) or "://" in place:
             raise DataError(
                 f"row {number} has no picture path but {place!r}",

@@ -7,6 +7,7 @@ inside the commands that need them, so that `--help` opens at once.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from dataclasses import asdict
@@ -16,7 +17,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from appraiser import __version__
-from appraiser.console import drawing_workers, progress_bar, score_table, stages, stderr, train_with_progress
+from appraiser.console import (
+    WarningLines,
+    check_workers,
+    drawing_workers,
+    progress_bar,
+    score_table,
+    stages,
+    stderr,
+    train_with_progress,
+)
 from appraiser.errors import AppraiserError, ConfigError
 
 if TYPE_CHECKING:
@@ -41,6 +51,10 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("appraiser").handlers = [WarningLines()]
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters of it comes as an error of ours as well
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")  # of 41 s each: 20 for an address where nobody answers
     try:
         app()
     except AppraiserError as error:
@@ -75,6 +89,28 @@ def sample(
     rows: Annotated[int, typer.Option(min=1, help="Number of products.")] = 3040,
     seed: Annotated[int, typer.Option(min=0, help="Other seed, other products.")] = 7,
     size: Annotated[int, typer.Option(min=64, max=2048, help="Side of the pictures in pixels.")] = 336,
+    faults: Annotated[
+        bool, typer.Option("--faults", help="Spoil one row in five as real ones are; faults.csv tells which and how.")
+    ] = False,
+    holdout: Annotated[
+        Literal["combinations", "backgrounds"] | None,
+        typer.Option(help="Add a split column that keeps combinations of attributes, or backgrounds, for the test."),
+    ] = None,
+    twins: Annotated[int, typer.Option(min=0, help="Pairs of pictures that differ in one attribute.")] = 0,
+    explain: Annotated[
+        int | None, typer.Option(min=0, help="Draw nothing; say where title and price of this item come from.")
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            help="Your own table, or what else build takes: the sample gets its categories, prices and shape of "
+            "titles, and no row of it. Adds fidelity.html."
+        ),
+    ] = None,
+    mapping: Annotated[list[str], typer.Option("--map", help="With --like: field=column, as in build.")] = [],  # noqa: B006
+    price_locale: Annotated[
+        str | None, typer.Option(help="With --like: how its prices are written, e.g. de for 1.290,50.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that draw; unset: one per core, at most 8.")
     ] = None,
@@ -84,17 +120,83 @@ def sample(
 
     Example:  appraiser sample catalogue --rows 3040 --seed 7
     """
-    from appraiser.data.samples.catalogue import make_catalogue
+    from appraiser.data.samples.catalogue import explain_row, make_catalogue
+    from appraiser.data.samples.explain import as_text
 
+    if like is not None:
+        if faults or twins or explain is not None:
+            raise ConfigError(
+                "--like does not go with --faults, --twins or --explain: these follow the sample's own rules",
+                fix="leave one of them out",
+            )
+        _sample_like(like, out, rows, seed, size, holdout, mapping, price_locale, workers, as_json)
+        return
+    if mapping or price_locale:
+        raise ConfigError("--map and --price-locale say how to read the table of --like", fix="add --like TABLE")
+    if explain is not None:
+        explanation = explain_row(out, explain, seed)
+        emit(asdict(explanation), as_json, as_text(explanation))
+        return
     with progress_bar("drawing", rows) as report:
         summary = make_catalogue(
-            out, rows, seed, size=size, num_workers=drawing_workers(workers, rows), progress=report
+            out,
+            rows,
+            seed,
+            size=size,
+            num_workers=drawing_workers(workers, rows),
+            faults=faults,
+            holdout=holdout,
+            twins=twins,
+            progress=report,
         )
+    extras = [f"{summary.faults} rows are spoilt: see faults.csv."] if faults else []
+    extras += [f"{twins} pairs in twins.csv differ in one attribute."] if twins else []
+    # Some faults are only found by what is left out, and some are repeated codes.
+    options = " --max-quarantined 0.25 --dedupe first" if faults else ""
+    options += " --split-by split" if holdout else ""
     emit(
         {"out": str(out)} | asdict(summary),
         as_json,
         f"Drew {rows} products in {out}. An oracle that knows every rule but not the noise is off by "
-        f"{summary.oracle_median_ape:.1%} (median).\nTry: appraiser build {out} dataset",
+        f"{summary.oracle_median_ape:.1%} (median).\n"
+        + "".join(f"{extra}\n" for extra in extras)
+        + f"Try: appraiser build {out} dataset{options}",
+    )
+
+
+def _sample_like(
+    like: str,
+    out: Path,
+    rows: int,
+    seed: int,
+    size: int,
+    holdout: Literal["combinations", "backgrounds"] | None,
+    mapping: list[str],
+    price_locale: str | None,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    from appraiser.data.samples.like_table import as_text, make_catalogue_like
+
+    with stages() as report:
+        summary = make_catalogue_like(
+            like,
+            out,
+            rows,
+            seed,
+            mapping=_mapping(mapping),
+            price_locale=price_locale,
+            size=size,
+            num_workers=drawing_workers(workers, rows),
+            holdout=holdout,
+            progress=report,
+        )
+    options = " --split-by split" if holdout else ""
+    document = {"like": summary.profile.facts(), "fidelity": summary.fidelity.to_json()}
+    emit(
+        {"out": str(out)} | asdict(summary.catalogue) | document,
+        as_json,
+        f"{as_text(summary)}\nPage: {out / 'fidelity.html'}\nTry: appraiser build {out} dataset{options}",
     )
 
 
@@ -103,8 +205,9 @@ def build(
     source: Annotated[
         str,
         typer.Argument(
-            help="products.csv, .tsv, .jsonl, .parquet, a folder that holds one, a folder per category, the .json "
-            "conversations of another trainer, or hub:owner/name."
+            help="products.csv, .tsv, .jsonl, .parquet, a folder that holds one (or one per split), a folder per "
+            "category, the .json conversations of another trainer, what `datasets` saved to disk, a copy of a Hub "
+            "repository, a data set or export of appraiser, or hub:owner/name/config@split."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Data set folder to make.")],
@@ -124,6 +227,18 @@ def build(
         Literal["first", "last"] | None,
         typer.Option(help="Of rows with the same id, which one stays; unset: they are refused."),
     ] = None,
+    split_by: Annotated[
+        str | None, typer.Option(help="Column that names the splits; unset: split by product group.")
+    ] = None,
+    price_locale: Annotated[
+        str | None, typer.Option(help="How prices are written, e.g. de or en; unset: plain numbers only.")
+    ] = None,
+    keep_placeholders: Annotated[
+        bool, typer.Option("--keep-placeholders", help="Keep rows whose picture stands for many products.")
+    ] = False,
+    corrections: Annotated[
+        Path | None, typer.Option(help="A file of appraiser check: products to drop, rename or reprice.")
+    ] = None,
     retry: Annotated[
         str, typer.Option(help="Reasons, e.g. timeout,http_5xx: rows of OUT left out for them are tried again.")
     ] = "",
@@ -134,6 +249,10 @@ def build(
     ignore_robots: Annotated[
         bool, typer.Option("--ignore-robots", help="The pictures are your own: robots.txt does not matter.")
     ] = False,
+    on: Annotated[
+        Literal["here", "ray"],
+        typer.Option(help="Where pictures are fetched and decoded: here, or by at most --per-host workers of Ray."),
+    ] = "here",
     as_json: Json = False,
 ) -> None:
     """Build a data set: pictures decoded and stored, bad rows quarantined by cause, split by product group.
@@ -163,10 +282,15 @@ def build(
             max_quarantined=max_quarantined,
             shares=_shares(shares),
             dedupe=dedupe,
+            split_by=split_by,
+            price_locale=price_locale,
+            keep_placeholders=keep_placeholders,
+            corrections=corrections,
             retry=tuple(filter(None, retry.split(","))),
             fetch=policy,
             progress=report,
             on_forecast=_show_forecast,
+            on=on,
         )
     shown = FieldMap({field: tuple(columns) for field, columns in manifest.fields.items()})
     reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.quarantined_by_reason.items())
@@ -174,12 +298,21 @@ def build(
     over_cap = int(manifest.grouping["num_links_over_cap"])
     if over_cap:
         stderr.print(f"warning: {over_cap} look-alike pairs were left apart: together they would be over the group cap")
+    if manifest.grouping["split_leak"]:
+        stderr.print(
+            f"warning: {manifest.grouping['split_leak']:.0%} of the test products have a variant in training: column "
+            f"{manifest.split_by!r} splits product groups"
+        )
+    together = {"pictures twice": "num_exact_duplicates", "look-alike pictures": "num_near_duplicate_links"}
+    seen = manifest.cleaning | {name: int(manifest.grouping[key]) for name, key in together.items()}
+    cleaned = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in seen.items() if count)
     emit(
         manifest.model_dump(mode="json"),
         as_json,
         f"Columns: {shown.describe()}\n"
         f"{manifest.rows_in} rows: {manifest.ok} kept, {left_out}.\n"
-        f"{', '.join(f'{count} {name}' for name, count in manifest.splits.items())}; "
+        + (f"Among those kept: {cleaned}.\n" if cleaned else "")
+        + f"{', '.join(f'{count} {name}' for name, count in manifest.splits.items())}; "
         f"{manifest.grouping['num_groups']:.0f} product groups. A split by row would have leaked "
         f"{manifest.grouping['row_split_leak']:.0%} of its test products into training.\n"
         f"Pictures are {manifest.median_picture[0]} x {manifest.median_picture[1]} px (median): {manifest.num_crops} "
@@ -214,6 +347,47 @@ def _mapping(pairs: list[str]) -> dict[str, list[str]]:
             raise ConfigError(f"cannot read --map {pair!r}", fix="write --map field=column, e.g. --map title=name")
         fields[field.strip()] = [column for column in columns.split("|") if column]
     return fields
+
+
+@app.command()
+def check(
+    dataset: Annotated[Path, typer.Argument(help="Data set folder.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for check.json and check.html; default: the data set's.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Whose tokens are counted: a model folder, Hub id or phi3v-tiny.")] = (
+        "phi3v-tiny"
+    ),
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that measure; unset: one per core, at most 8.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Look for problems in a data set; writes a page on which products can be dropped, renamed or repriced.
+
+    Example:  appraiser check dataset
+    """
+    from appraiser.data.checking.check import check_dataset, save_check
+    from appraiser.data.dataset import open_dataset
+
+    rows = open_dataset(dataset).manifest.ok
+    with progress_bar("checking", rows) as report:
+        result = check_dataset(dataset, model=model, num_workers=check_workers(workers), progress=report)
+    page = save_check(result, out or dataset)
+    counts = "\n".join(f"{count:>7} {kind}" for kind, count in result.counts.items())
+    shortcuts = "".join(
+        f"warning: the {probe.label} can be guessed from the {probe.source} alone (skill {probe.skill:.2f} of 1)\n"
+        for probe in result.probes
+        if probe.warns
+    )
+    emit(
+        result.as_json(),
+        as_json,
+        f"{len(result.findings)} products checked, {result.num_concerned} to look at.\n"
+        + (f"{counts}\n" if counts else "")
+        + shortcuts
+        + f"Page: {page}",
+    )
 
 
 @app.command()
@@ -337,6 +511,52 @@ def _line(row: dict[str, Any]) -> str:
 RESERVED = frozenset(
     ("picture", "title", "category", "price", "currency", "price_low", "price_high", "confidence", "parsed", "text")
 )
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Data set folder, as `appraiser build` makes it.")],
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    layout: Annotated[
+        Literal["imagefolder", "webdataset", "csv"] | None,
+        typer.Option(
+            "--as",
+            help="imagefolder and webdataset: as `datasets` and the `webdataset` library read them; csv: one table and "
+            "a folder of pictures.",
+        ),
+    ] = None,
+    shard_mib: Annotated[
+        int | None, typer.Option(min=1, help="webdataset: size of a tar shard in MiB; 512 if unset.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a data set in the layout of another tool; `appraiser build` reads all of them again.
+
+    Example:  appraiser export dataset dataset-as-csv --as csv
+    """
+    from appraiser.data.exports.export import export_dataset
+    from appraiser.data.exports.web_dataset import SHARD_MIB
+
+    if (folder / "config.yaml").is_file():
+        raise ConfigError(
+            f"{folder} is a run",
+            fix="name a data set folder, as `appraiser build` makes it: only data sets can be exported so far",
+        )
+    if layout is None:
+        raise ConfigError("which layout?", where=str(folder), fix="add --as imagefolder, --as webdataset or --as csv")
+    if shard_mib and layout != "webdataset":
+        stderr.print(f"warning: --shard-mib is for webdataset: not used for {layout}")
+    with progress_bar("exporting", 0) as report:
+        facts = export_dataset(folder, out, layout, shard_mib=shard_mib or SHARD_MIB, progress=report)
+    splits = ", ".join(f"{count} {split}" for split, count in facts.splits.items())
+    marked = f"{facts.num_escaped_cells} texts that a spreadsheet would run are marked with a '.\n"
+    renamed = "".join(f"Column {name} is called {other} there.\n" for name, other in facts.renamed.items())
+    emit(
+        {"out": str(out)} | facts.model_dump(mode="json"),
+        as_json,
+        f"{sum(facts.splits.values())} records with {facts.num_pictures} pictures are in {out}, counted after writing: "
+        f"{splits}.\n{marked if layout == 'csv' else ''}{renamed}Try: appraiser build {out} again",
+    )
 
 
 @app.command()

@@ -5,6 +5,7 @@ Progress and warnings go to stderr; shared by the commands and the demo.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,9 +20,21 @@ if TYPE_CHECKING:
 stderr = Console(stderr=True)
 
 
+class WarningLines(logging.Handler):
+    """Warnings of the package as lines between the bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stderr.print(f"warning: {record.getMessage()}", highlight=False, markup=False)
+
+
 def drawing_workers(wanted: int | None, rows: int) -> int:
     """Processes that draw: none is worth its start for less than 200 pictures."""
     return max(1, min(wanted or min(os.cpu_count() or 1, 8), rows // 200))
+
+
+def check_workers(wanted: int | None) -> int:
+    """Processes that measure pictures."""
+    return wanted or min(os.cpu_count() or 1, 8)
 
 
 @contextmanager

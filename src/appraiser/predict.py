@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from appraiser.backbone import Backbone, Views, load
 from appraiser.data.batches import collate
 from appraiser.data.examples import prompt_example, views_of
-from appraiser.data.task import FieldValue, Language, Task
+from appraiser.data.task import MAX_ANSWER_TOKENS, FieldValue, Language, Task
 from appraiser.errors import CheckpointError
 
 TASK_FILE = "appraiser.json"
@@ -102,7 +102,7 @@ class Prediction:
 class Predictor:
     """A model that answers, with the task it was trained on."""
 
-    def __init__(self, backbone: Backbone, trained: TrainedTask, *, max_new_tokens: int = 96) -> None:
+    def __init__(self, backbone: Backbone, trained: TrainedTask, *, max_new_tokens: int = MAX_ANSWER_TOKENS) -> None:
         self.backbone = backbone
         self.trained = trained
         self.task = trained.task

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hub_server import Hub, start
+from hub_server import COMMIT, Hub, start
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny import tiny_backbone
@@ -198,3 +198,100 @@ def test_the_burberry_table_by_hub_id_becomes_a_data_set(hub, tmp_path):
         assert euros == 900.5 + number, "own columns are not rounded"
     # `datasets` asks whether there is a loading script, to refuse it (HEAD); none is ever downloaded.
     assert [line for line in hub.asked if line.endswith(".py") and not line.startswith("HEAD")] == []
+
+
+def pictured(folder: Path, splits: dict[str, range], readme: str = "") -> None:
+    """A repository with pictures inside its Parquet files and classes by number."""
+    from datasets import ClassLabel, Dataset, Features, Value
+    from datasets import Image as ImageFeature
+
+    classes = ClassLabel(names=["bags", "coats"])
+    features = Features({"image": ImageFeature(), "label": classes, "title": Value("string")})
+    (folder / "data").mkdir(parents=True)
+    for split, numbers in splits.items():
+        rows = {
+            "image": [{"bytes": picture(number), "path": None} for number in numbers],
+            "label": [number % 2 for number in numbers],
+            "title": [f"Bag {number}" for number in numbers],
+        }
+        Dataset.from_dict(rows, features=features).to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    (folder / "README.md").write_text(readme or "---\nlicense: cc-by-4.0\n---\n")
+
+
+READ = """
+import json, logging
+from pathlib import Path
+said = []
+class Keep(logging.Handler):
+    def emit(self, record): said.append(record.getMessage())
+logging.getLogger("appraiser").addHandler(Keep())
+from appraiser.data.sources import open_source
+from appraiser.errors import DataError
+found = {{}}
+for name in {names}:
+    try:
+        source = open_source(name)
+        found[name] = [[row["title"], row["label"], len(row["image"]["bytes"])] for _, row in source.rows()]
+    except DataError as error:
+        found[name] = str(error)
+kept = [str(path) for path in Path("{home}").rglob("*") if path.suffix in (".arrow", ".parquet")]
+print(json.dumps({{"found": found, "said": said, "kept": kept, "licence": source.licence}}))
+"""
+
+
+def test_splits_and_configurations_of_the_hub_are_streamed_and_what_is_left_out_is_said(hub, tmp_path):
+    pictured(tmp_path / "plain", {"train": range(6), "test": range(6, 9), "holdout": range(9, 11)})
+    configs = "".join(f"- config_name: {name}\n  data_files: data/{name}-*\n" for name in ("winter", "summer"))
+    pictured(tmp_path / "seasons", {"winter": range(4), "summer": range(4, 6)}, f"---\nconfigs:\n{configs}---\n")
+    hub.repositories["dataset", "shop/plain"] = tmp_path / "plain"
+    hub.repositories["dataset", "shop/seasons"] = tmp_path / "seasons"
+    names = [
+        "hub:shop/plain",
+        "hub:shop/plain@test",
+        "hub:shop/plain@val",
+        "hub:shop/seasons/summer",
+        "hub:shop/seasons",
+    ]
+    read = run(hub, tmp_path, READ.format(names=names, home=tmp_path / "hf"))
+    rows = [[f"Bag {number}", ("bags", "coats")[number % 2], len(picture(number))] for number in range(11)]
+    found = read["found"]
+    assert found["hub:shop/plain"] == rows[:6]
+    assert found["hub:shop/plain@test"] == rows[6:9]
+    assert found["hub:shop/seasons/summer"] == rows[4:6]
+    assert "no split 'val'" in found["hub:shop/plain@val"]
+    assert "train, test, holdout" in found["hub:shop/plain@val"]
+    assert "winter" in found["hub:shop/seasons"], "the message names the configurations there are"
+    assert read["said"] == [
+        "read the split train of shop/plain, left out test, holdout",
+        "read the split test of shop/plain@test, left out train, holdout",
+    ]
+    assert read["kept"] == [], "nothing of the set is kept on disk"
+    assert {line.split("/resolve/")[1].split("/")[0] for line in hub.asked if ".parquet" in line} == {COMMIT}
+
+
+BUILD_PICTURES = """
+import json
+from appraiser.data.building.build import build_dataset
+from appraiser.data.dataset import open_dataset
+from appraiser.data.fetch import FetchPolicy
+policy = FetchPolicy(allow_private=frozenset(["127.0.0.1:{port}"]), num_retries=0)
+manifest = build_dataset("hub:shop/files", "{out}", fetch=policy)
+dataset = open_dataset("{out}")
+records = {{r.title: len(r.images[0]) for name in manifest.splits for r in dataset.split(name)}}
+print(json.dumps({{"records": records, "quarantined": manifest.quarantined_by_reason, "licence": manifest.licence}}))
+"""
+
+
+def test_pictures_that_are_files_of_a_repository_are_fetched_from_it(hub, tmp_path):
+    place = tmp_path / "files" / "train"
+    place.mkdir(parents=True)
+    lines = []
+    for number in range(20):
+        (place / f"bag {number}.jpg").write_bytes(picture(number))
+        lines.append(json.dumps({"file_name": f"bag {number}.jpg", "title": f"Bag {number}"}) + "\n")
+    (place / "metadata.jsonl").write_text("".join(lines))
+    (tmp_path / "files" / "README.md").write_text("---\nlicense: mit\n---\n")
+    hub.repositories["dataset", "shop/files"] = tmp_path / "files"
+    built = run(hub, tmp_path, BUILD_PICTURES.format(port=hub.port, out=tmp_path / "out"))
+    assert built["records"] == {f"Bag {number}": len(picture(number)) for number in range(20)}
+    assert built["quarantined"] == {}

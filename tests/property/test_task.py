@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from appraiser.backbone import Backbone
+from appraiser.backbone import Reader
 from appraiser.data.task import LABELS, QUESTIONS, Task, format_price, parse_price
 from appraiser.errors import ConfigError
 from appraiser.phi3_v import Phi3VImageProcessor, Phi3VProcessor
@@ -128,26 +128,26 @@ def test_fields_that_could_not_be_told_apart_are_refused(fields):
 # No text of a user becomes a control token.
 
 
-def backbone_of(folder: Path) -> Backbone:
+def backbone_of(folder: Path) -> Reader:
     """The texts' side of a backbone: the network plays no part in it."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    return Backbone(None, Phi3VProcessor(Phi3VImageProcessor(), tokenizer), str(folder))
+    return Reader(Phi3VProcessor(Phi3VImageProcessor(), tokenizer), str(folder))
 
 
 @pytest.fixture(scope="module")
-def tiny_backbone(tmp_path_factory) -> Backbone:
+def tiny_backbone(tmp_path_factory) -> Reader:
     folder = tmp_path_factory.mktemp("tokenizer")
     build_tokenizer(folder)
     return backbone_of(folder)
 
 
 @pytest.fixture(scope="module")
-def published_backbone(phi3_tokenizer_folder) -> Backbone:
+def published_backbone(phi3_tokenizer_folder) -> Reader:
     return backbone_of(phi3_tokenizer_folder)
 
 
 @pytest.fixture(params=["tiny", "published"])
-def backbone(request) -> Backbone:
+def backbone(request) -> Reader:
     return request.getfixturevalue(f"{request.param}_backbone")
 
 
@@ -158,7 +158,7 @@ CONTEXTS = [
 ]  # fmt: skip
 
 
-def added_tokens(backbone: Backbone) -> dict[str, int]:
+def added_tokens(backbone: Reader) -> dict[str, int]:
     if backbone.name not in _added:  # reading the published tokenizer back takes a fifth of a second
         serialized = json.loads(backbone.processor.tokenizer.backend_tokenizer.to_str())
         _added[backbone.name] = {token["content"]: token["id"] for token in serialized["added_tokens"]}
@@ -168,11 +168,11 @@ def added_tokens(backbone: Backbone) -> dict[str, int]:
 _added: dict[str, dict[str, int]] = {}
 
 
-def special_tokens(backbone: Backbone) -> list[str]:
+def special_tokens(backbone: Reader) -> list[str]:
     return [*added_tokens(backbone), "<|image_1|>", "<|image_99|>", "<|im_start|>", "<0x0A>", "<0xFF>"]
 
 
-def assert_is_plain_text(backbone: Backbone, text: str) -> None:
+def assert_is_plain_text(backbone: Reader, text: str) -> None:
     reserved = set(added_tokens(backbone).values())
     first_added = min(token for token in reserved if token >= 3)
     ids = backbone.text_ids(text)

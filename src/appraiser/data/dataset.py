@@ -20,6 +20,7 @@ from appraiser.data.records import ProductRecord
 from appraiser.errors import DataError
 
 DATASET_FORMAT = 1
+STREAM_ROWS = 64
 SplitName = Literal["train", "val", "calib", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "val", "calib", "test")
 RECORD_COLUMNS = ("id", "image", "images", "title", "category", "price", "currency", "group")
@@ -48,6 +49,14 @@ class Manifest(BaseModel):
     median_picture: tuple[int, int]
     grouping: dict[str, float]
     sample: dict[str, Any] | None
+    price_locale: str | None = None
+    corrections_sha256: str | None = None
+    split_by: str | None = None
+    """Column that gave the splits; None: by product group."""
+    cleaning: dict[str, int] = {}
+    """What was put right or is worth a look, in rows kept. Empty in data sets of earlier builds."""
+    notes: list[str] = []
+    """What was said of the source when it was opened, such as splits and files that were left aside."""
     content_sha256: str
     """Over every record's id, split, values and picture hashes: equal for two builds of the same data."""
     files: dict[str, str]
@@ -78,14 +87,54 @@ class ProductDataset:
             self._splits[name] = Records(self._read(name))
         return self._splits[name]
 
-    def _read(self, name: str) -> pa.Table:
+    def stream_rows(self, name: str) -> Iterator[dict[str, Any]]:
+        """Rows of a split, column -> value, some at a time: memory does not grow with the split.
+
+        Raises:
+            DataError: a file that is missing or damaged, or other rows than the manifest counts.
+        """
+        count = 0
+        try:
+            for path in self._files(name):
+                # By default the whole file would be read ahead.
+                with pq.ParquetFile(path, pre_buffer=False) as file:
+                    for batch in file.iter_batches(batch_size=STREAM_ROWS):
+                        count += batch.num_rows
+                        yield from batch.to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(name, error) from None
+        if count != self.manifest.splits[name]:
+            raise self._damaged(name, f"it has {count} rows, the manifest counts {self.manifest.splits[name]}")
+
+    def stream(self, name: str) -> Iterator[ProductRecord]:
+        """Records of a split, some at a time; see `stream_rows`."""
+        return map(_record, self.stream_rows(name))
+
+    def schema(self) -> pa.Schema:
+        """Columns of every split, in order."""
+        path = next(iter(sorted(self.folder.glob("*-00000-of-*.parquet"))), None)
+        if path is None:
+            raise DataError(f"{self.folder} has no rows", fix="build it again")
+        try:
+            return pq.read_schema(path)
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(path.name.partition("-")[0], error) from None
+
+    def _files(self, name: str) -> list[Path]:
         files = sorted(self.folder.glob(f"{name}-*.parquet"))
         if not files:
             raise DataError(f"{self.folder} has no rows in split {name!r}", fix="build it from more products")
+        return files
+
+    def _read(self, name: str) -> pa.Table:
+        files = self._files(name)
         try:
             return pa.concat_tables([pq.read_table(file) for file in files])
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"cannot read split {name!r} of {self.folder}: {error}", fix="build it again") from None
+            raise self._damaged(name, error) from None
+
+    def _damaged(self, name: str, error: object) -> DataError:
+        return DataError(f"cannot read split {name!r} of {self.folder}: {error}", fix="build it again")
 
 
 class Records:
@@ -93,7 +142,6 @@ class Records:
 
     def __init__(self, table: pa.Table) -> None:
         self._table = table
-        self._extra = [name for name in table.column_names if name not in RECORD_COLUMNS]
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -102,18 +150,7 @@ class Records:
         return (self[position] for position in range(len(self)))
 
     def __getitem__(self, position: int) -> ProductRecord:
-        row: dict[str, Any] = self._table.slice(position, 1).to_pylist()[0]
-        pictures = row["images"] if "images" in row else [row["image"]]
-        return ProductRecord(
-            id=row["id"],
-            images=tuple(picture["bytes"] for picture in pictures),
-            group=row["group"],
-            title=row.get("title"),
-            category=row.get("category"),
-            price=row.get("price"),
-            currency=row.get("currency"),
-            extra={name: row[name] for name in self._extra},
-        )
+        return _record(self._table.slice(position, 1).to_pylist()[0])
 
     @property
     def column_names(self) -> list[str]:
@@ -124,6 +161,31 @@ class Records:
         """All values of one column, without touching the pictures."""
         values: list[Any] = self._table.column(name).to_pylist()
         return values
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether a folder claims to be a data set of ours: other tools have files called manifest.json too."""
+    try:
+        facts = json.loads((folder / "manifest.json").read_bytes())
+    except OSError:
+        return False
+    except ValueError:  # opening it will say that it is damaged
+        return True
+    return isinstance(facts, dict) and {"format", "appraiser", "content_sha256"} <= facts.keys()
+
+
+def _record(row: dict[str, Any]) -> ProductRecord:
+    pictures = row["images"] if "images" in row else [row["image"]]
+    return ProductRecord(
+        id=row["id"],
+        images=tuple(picture["bytes"] for picture in pictures),
+        group=row["group"],
+        title=row.get("title"),
+        category=row.get("category"),
+        price=row.get("price"),
+        currency=row.get("currency"),
+        extra={name: value for name, value in row.items() if name not in RECORD_COLUMNS},
+    )
 
 
 def open_dataset(folder: str | Path) -> ProductDataset:

@@ -12,14 +12,14 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urljoin
 
 import httpx
@@ -29,6 +29,7 @@ from appraiser.data.pictures import MAX_BYTES
 from appraiser.data.reasons import FetchReason
 from appraiser.data.robots import RobotRules, opt_outs, parse_robots
 
+T = TypeVar("T")
 MAX_REDIRECTS = 5
 USER_AGENT = "appraiser (builds a data set from the user's own table)"
 ROBOT_NAME = "appraiser"
@@ -91,7 +92,17 @@ def fetch_all(urls: Sequence[str], policy: FetchPolicy) -> list[Fetched]:
         async with Fetcher(policy) as fetcher:
             return list(await asyncio.gather(*map(fetcher.fetch, urls)))
 
-    return asyncio.run(fetch())
+    return run_to_end(fetch())
+
+
+def run_to_end(work: Coroutine[Any, Any, T]) -> T:
+    """Run in an event loop of its own, also where one is running already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1, "event loop") as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 class _Host:
@@ -376,7 +387,7 @@ def _addresses(host: str, port: int) -> list[str]:
 
 def _parsed(url: str) -> httpx.URL:
     try:
-        target = httpx.URL(url)
+        target = httpx.URL(url.strip())  # cells have blanks and line breaks around their text
         host = target.host  # decodes the name, which may fail too
     except (httpx.InvalidURL, ValueError) as error:
         raise _Refused("bad_url", str(error)) from None

@@ -9,9 +9,11 @@ from typing import Literal, get_args
 from appraiser.errors import ConfigError
 
 RowReason = Literal[
-    "no_title", "no_category", "no_currency", "no_image", "bad_price", "bad_text", "missing_file", "duplicate_id"
+    "no_title", "no_category", "no_currency", "no_image", "bad_price", "bad_text", "missing_file", "dropped"
 ]
-"""Something is wrong with the table's own values."""
+"""Something is wrong with the table's own values, or the user dropped the row."""
+TableReason = Literal["duplicate_id", "placeholder"]
+"""Something is wrong with rows together, seen when all of them are read."""
 FetchReason = Literal[
     "bad_url", "dns", "blocked_address", "robots", "opted_out", "connection", "timeout", "http_4xx", "http_5xx",
     "rate_limited", "redirects", "too_large", "host_down",
@@ -24,9 +26,13 @@ PictureReason = Literal[
 DecodeReason = Literal["decoder_died", "decode_timeout", "out_of_memory"]
 """A picture that its decoder did not survive."""
 
-Reason = RowReason | FetchReason | PictureReason | DecodeReason
+Reason = RowReason | TableReason | FetchReason | PictureReason | DecodeReason
 REASONS: tuple[str, ...] = tuple(
-    dict.fromkeys(reason for kind in (RowReason, FetchReason, PictureReason, DecodeReason) for reason in get_args(kind))
+    dict.fromkeys(
+        reason
+        for kind in (RowReason, TableReason, FetchReason, PictureReason, DecodeReason)
+        for reason in get_args(kind)
+    )
 )
 
 

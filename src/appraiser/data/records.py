@@ -6,12 +6,11 @@ A guess is made from the usual names, shown to the user, and can be overridden.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
+from appraiser.data.corrections import NO_CORRECTIONS, Corrections
 from appraiser.errors import ConfigError, DataError
 
 # Real tables write these where a value is missing; N.A. is the luxury shops' own sentinel.
@@ -21,21 +20,33 @@ MISSING = frozenset({"", "n.a.", "n/a", "na", "nan", "none", "null", "-"})
 GUESSES: dict[str, list[list[str]]] = {
     "id": [["product_code"], ["id"], ["sku"], ["product_id"], ["asin"]],
     "image": [["image", "imageurl"], ["images"], ["local_image_path"], ["file_name"], ["image_path"], ["picture"],
-              ["image_url"], ["imageurl"], ["img"]],
+              ["image_url"], ["imageurl"], ["img"], ["file_names"], ["images_file_names"]],
     "title": [["title"], ["product_name"], ["name"], ["product_title"]],
     "category": [["category3_code", "category2_code", "category1_code"], ["category"], ["label"], ["class"]],
     "price": [["full_price"], ["price"]],
     "currency": [["currency_code"], ["currency"]],
     "group": [["group"], ["group_id"]],
 }  # fmt: skip
-PRICE_TEXT = re.compile(r"\d+(\.\d+)?")
 
 
 @dataclass(frozen=True)
 class FieldMap:
-    """Field -> columns to try in order. Fields without a column are absent."""
+    """How the rows of a table are read.
+
+    Args:
+        columns: field -> columns to try in order; fields without a column are absent.
+        price_locale: how prices are written; None for plain numbers only.
+        corrections: what the user decided about single products.
+    """
 
     columns: dict[str, tuple[str, ...]]
+    price_locale: str | None = None
+    corrections: Corrections = NO_CORRECTIONS
+
+    @property
+    def identity(self) -> str:
+        """Changes with anything that could give a row another state."""
+        return f"{self.describe()} {self.price_locale} {self.corrections.sha256}"
 
     def value(self, row: Mapping[str, Any], field: str) -> Any:
         """The first present value of a field's columns, None if all are missing."""
@@ -93,34 +104,19 @@ def is_missing(value: Any) -> bool:
     return isinstance(value, str) and value.strip().lower() in MISSING
 
 
-def parse_price_cell(value: Any) -> float | None:
-    """A positive price from a cell, or None. Texts must be plain numbers such as 1290 or 109.99.
-
-    `1.290`, `1,290`, `$12` or `1e9` could mean several prices or none; such rows are quarantined, not guessed.
-    """
-    if isinstance(value, bool) or value is None:
-        return None
-    if isinstance(value, int | float | Decimal):
-        try:
-            price = float(value)
-        except (OverflowError, ValueError):
-            return None
-    else:
-        text = str(value).strip()
-        if not PRICE_TEXT.fullmatch(text) or re.fullmatch(r"\d{1,3}\.\d{3}", text):
-            return None
-        price = float(text)
-    # What an answer can write: at least one cent, at most thirteen digits before the point.
-    return price if 0.005 < price < 1e13 - 0.01 else None
-
-
 def guess_fields(
-    columns: Sequence[str], override: Mapping[str, Sequence[str]], source: str, *, needs_labels: bool = True
+    columns: Sequence[str],
+    override: Mapping[str, Sequence[str]],
+    source: str,
+    *,
+    needs_labels: bool = True,
+    needs_pictures: bool = True,
 ) -> FieldMap:
     """Fields of a table by the usual column names, with the user's own mapping on top.
 
     Args:
         needs_labels: False where only the pictures matter.
+        needs_pictures: False where only the labels matter.
 
     Raises:
         ConfigError: a mapped field that does not exist.
@@ -153,7 +149,7 @@ def guess_fields(
             found.pop(field, None)
         else:
             found[field] = tuple(names)
-    if "image" not in found:
+    if needs_pictures and "image" not in found:
         raise DataError(
             f"{source} has no column that looks like pictures",
             where=f"columns: {', '.join(columns)}",

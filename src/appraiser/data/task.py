@@ -18,6 +18,8 @@ from typing import Literal
 
 from appraiser.errors import ConfigError
 
+MAX_ANSWER_TOKENS = 96
+"""Predictions end after so many tokens; three times what the longest titles of the shops known take."""
 Language = Literal["en", "fr", "ru", "ro", "no", "ja"]
 FieldValue = str | float
 

@@ -1,13 +1,12 @@
 """EvalResult -> one HTML page that needs nothing else: no network, no script; pictures and plots are inside.
 
 Order of the page: what to believe (verdict and three figures), how it compares, prices, products worst first, facts.
-Wording is in report_words.py, drawings in report_plots.py, product cards in report_cards.py, looks in report.css.
+Wording is in report_words.py, drawings in report_plots.py, product cards in report_cards.py, looks in report.css;
+the frame is `pages`.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from importlib import resources
 from itertools import groupby
@@ -22,15 +21,15 @@ from appraiser.evaluation.report_words import (
     MORE_METRICS,
     Method,
     Metric,
-    escape,
     lookup,
     methods,
     number,
     short_span,
-    shorten,
     span,
     unnamed,
 )
+from appraiser.pages.page import facts_table, render_page, with_sections
+from appraiser.pages.words import escape, shorten
 
 T = TypeVar("T")
 OTHERS = "Other products"
@@ -64,15 +63,10 @@ def render_report(result: EvalResult) -> str:
         ("facts", "Facts", facts(scores)),
         ("units", "How to read the numbers", glossary(scores)),
     ]
-    present = [(key, heading, content) for key, heading, content in sections if content]
-    body = "\n".join(
-        f'<section id="{key}" aria-labelledby="{key}-h">\n<h2 id="{key}-h">{heading}</h2>\n{content}\n</section>'
-        for key, heading, content in present
-    )
-    links = "\n".join(f'<li><a href="#{key}">{heading}</a></li>' for key, heading, _ in present)
-    return _page(
-        title=f"Evaluation of {display_name(scores['model'])}",
-        main=f'{top(result)}\n<nav aria-label="On this page"><ul>{links}</ul></nav>\n{body}',
+    return render_page(
+        f"Evaluation of {display_name(scores['model'])}",
+        with_sections(top(result), sections),
+        style=resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8"),
     )
 
 
@@ -82,31 +76,6 @@ def display_name(path: str) -> str:
     if "checkpoints" in parts:
         parts = parts[: parts.index("checkpoints")]
     return "/".join(parts[-2:]).lstrip("/") or path
-
-
-def _page(title: str, main: str) -> str:
-    style = "\n" + resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
-    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<title>{escape(title)}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-<h1>{escape(title)}</h1>
-{main}
-</main>
-</body>
-</html>
-"""
 
 
 def top(result: EvalResult) -> str:
@@ -332,10 +301,7 @@ def facts(scores: dict[str, Any]) -> str:
         if score is not None:
             rows.append((metric.name, f"{number(score['value'], metric.unit)} ({span(score, metric.unit)})"))
     rows += [(path, f"{number(s['value'], 'plain')} ({span(s, 'plain')})") for path, s in unnamed(scores)]
-    lines = "\n".join(f'<tr><th scope="row">{escape(label)}</th><td>{_fact(value)}</td></tr>' for label, value in rows)
-    return (
-        f'<table class="facts"><caption class="sr">Facts of this evaluation</caption><tbody>\n{lines}\n</tbody></table>'
-    )
+    return facts_table([(label, _fact(value)) for label, value in rows], "Facts of this evaluation")
 
 
 def _fact(value: object) -> str:

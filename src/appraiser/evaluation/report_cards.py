@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from sacrebleu.metrics import CHRF
 
-from appraiser.data.pictures import decode, thumbnail
 from appraiser.data.records import ProductRecord
 from appraiser.evaluation.metrics import normalize_title
-from appraiser.evaluation.report_words import amount, escape, shorten
+from appraiser.pages.thumbnails import THUMBNAIL_SIDE, picture_uri
+from appraiser.pages.words import amount, escape, shorten
 from appraiser.predict import Prediction
 
-THUMBNAIL_SIDE = 160
-# 300 pictures of this size, as base64, stay under 4.1 MB; only very busy pictures need the lower qualities.
-MAX_THUMBNAIL_BYTES = 10_000
-THUMBNAIL_QUALITIES = (80, 60, 40, 20)
 NEAR_CHRF = 50.0
 
 Mark = Literal["right", "near", "wrong", "unknown"]
@@ -149,17 +144,6 @@ def signed_percent(error: float) -> str:
 
 def _text(value: object) -> str:
     return "—" if value is None else escape(shorten(str(value)))
-
-
-def picture_uri(data: bytes) -> str:
-    """A thumbnail as a data URI, of the best quality that keeps it small."""
-    image = decode(data)
-    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    for quality in THUMBNAIL_QUALITIES:
-        small = thumbnail(image, THUMBNAIL_SIDE, quality)
-        if len(small) <= MAX_THUMBNAIL_BYTES:
-            break
-    return "data:image/jpeg;base64," + base64.b64encode(small).decode("ascii")
 
 
 def card(product: Judged) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from appraiser.evaluation.metrics import Score
-from appraiser.evaluation.report_words import Unit, amount, escape, number, shorten
+from appraiser.evaluation.report_words import Unit, number
+from appraiser.pages.words import amount, escape, shorten
 
 MAX_POINTS = 2000
 SIDE = 480

@@ -126,7 +126,7 @@ def new_backbone(folder: Path, seed: int) -> Backbone:
     image_processor = Phi3VImageProcessor(
         num_crops=1, num_img_tokens=(PATCHES_PER_SIDE // 2) ** 2, crop_size=IMAGE_SIZE
     )
-    backbone = Backbone(model, Phi3VProcessor(image_processor, tokenizer), "phi3v-tiny")
+    backbone = Backbone(Phi3VProcessor(image_processor, tokenizer), "phi3v-tiny", model)
     return backbone
 
 

@@ -479,7 +479,12 @@ def test_a_table_of_addresses_is_built_and_broken_ones_are_quarantined(server, c
 
 def test_an_address_that_stands_in_many_rows_is_fetched_once(server, tmp_path):
     urls = [f"http://127.0.0.1:{server.port}/picture/1"] * 10
-    assert build_dataset(write_table(tmp_path, urls), tmp_path / "out", fetch=policy_for(server)).ok == 10
+    assert (
+        build_dataset(
+            write_table(tmp_path, urls), tmp_path / "out", fetch=policy_for(server), keep_placeholders=True
+        ).ok
+        == 10
+    )
     assert server.asked["/picture/1"] == 1
 
 

@@ -2,21 +2,19 @@
 
 import csv
 import json
-from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import shared_folder
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from appraiser.data import records
-from appraiser.data.records import FieldMap, ProductRecord, guess_fields, is_missing, parse_price_cell
+from appraiser.data.records import FieldMap, ProductRecord, guess_fields, is_missing
 from appraiser.data.samples.catalogue import COLUMNS as SAMPLE_COLUMNS
 from appraiser.data.sources import open_source
-from appraiser.data.task import format_price, parse_price
 from appraiser.errors import AppraiserError, ConfigError, DataError
 
 BURBERRY = (
@@ -234,44 +232,6 @@ def test_a_table_without_pictures_or_without_labels_says_what_to_map():
     error = error_of(lambda: guess_fields(["sku", "image"], {}, "a.csv"))
     assert "--map title=COLUMN" in error.fix
     assert guess_fields(["sku", "image"], {}, "a.csv", needs_labels=False).columns["image"] == ("image",)
-
-
-GOOD_PRICES = [
-    ("1290", 1290.0), ("109.99", 109.99), (" 12.5 ", 12.5), ("0.01", 0.01), ("12.5000", 12.5), ("1290.000", 1290.0),
-    (1290, 1290.0), (109.99, 109.99), (Decimal("109.990"), 109.99), ("007", 7.0),
-]  # fmt: skip
-BAD_PRICES = [
-    "1.290", "1,290", "1,290.00", "1.290,00", "£12,99", "£12", "12 €", "$12", "USD 12", "1e9", "1E3", "nan", "inf",
-    "-inf", "Infinity", "-3", "+3", "0", "0.00", "0.001", "1_000", "", " ", "free", "12-15", "2 for 5.00", ".5", "5.",
-    "0x10", "1 290", "1'290", "12.3.4", "9" * 14, "9" * 400, "N.A.", "12\n13", 0, -1, 0.001, float("nan"), float("inf"),
-    1e13, 10**400, True, None, [12], {"price": 12}, Decimal("NaN"), Decimal("-3"), Decimal("Infinity"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("cell", "price"), GOOD_PRICES, ids=repr)
-def test_plain_positive_numbers_are_prices(cell, price):
-    assert parse_price_cell(cell) == price
-
-
-@pytest.mark.parametrize("cell", BAD_PRICES, ids=lambda cell: repr(cell)[:30])
-def test_anything_else_is_no_price_and_is_not_guessed(cell):
-    assert parse_price_cell(cell) is None
-
-
-@given(st.text(max_size=20) | st.floats() | st.integers() | st.decimals() | st.none() | st.booleans())
-@example("9999999999999.999")
-@example(9_999_999_999_999.999)
-def test_an_accepted_price_can_be_written_in_an_answer_and_read_back(cell):
-    price = parse_price_cell(cell)
-    if price is not None:
-        assert price > 0
-        assert abs(parse_price(format_price(price)) - price) <= max(0.00501, price * 1e-12)
-
-
-@given(st.integers(1, 10**12 - 1))
-def test_cents_survive_the_table_exactly(cents):
-    text = f"{cents // 100}.{cents % 100:02d}"
-    assert round(parse_price_cell(text) * 100) == cents
 
 
 @given(st.lists(st.dictionaries(st.sampled_from(["a", "b c", "d"]), st.text(max_size=30)), max_size=8))

@@ -17,9 +17,11 @@ from appraiser.data.records import ProductRecord
 from appraiser.evaluation.baselines import score_parts
 from appraiser.evaluation.evaluate import EvalResult, score_predictions, verdict
 from appraiser.evaluation.report import CARDS_PER_END, MAX_CARDS, choose_cards, display_name, evenly, render_report
-from appraiser.evaluation.report_cards import MAX_THUMBNAIL_BYTES, judge, picture_uri
+from appraiser.evaluation.report_cards import judge
 from appraiser.evaluation.report_plots import PricePoint, price_scatter, scale_of
-from appraiser.evaluation.report_words import METRICS, amount, lookup, methods, number, shorten, span
+from appraiser.evaluation.report_words import METRICS, lookup, methods, number, span
+from appraiser.pages.thumbnails import MAX_THUMBNAIL_BYTES, picture_uri
+from appraiser.pages.words import amount, shorten
 from appraiser.predict import Prediction
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}

@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pebble import ProcessExpired, ProcessPool
 
-from appraiser.data.pictures import PictureError, StoredPicture, decode, difference_hash, prepare
+from appraiser.data.looks import look_of
+from appraiser.data.pictures import PictureError, StoredPicture, decode, prepare
 from appraiser.data.reasons import DecodeReason, PictureReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+CORES = min(os.cpu_count() or 1, 16)
 MAX_SECONDS = 20.0
 MAX_MEMORY_BYTES = 2 << 30
 """Address space of a worker beyond what it has at its start. 40 megapixels as floats are half a gigabyte."""
@@ -45,15 +47,15 @@ class Undecodable:
     detail: str
 
 
-async def decode_apart(pictures: Sequence[bytes]) -> Decoded | Undecodable:
-    """Decode a row's pictures in a worker process."""
-    decoded: Decoded | Undecodable = await _apart(_decode, list(pictures))
+async def decode_apart(pictures: Sequence[bytes], num_workers: int = CORES) -> Decoded | Undecodable:
+    """Decode a row's pictures in one of so many worker processes."""
+    decoded: Decoded | Undecodable = await _apart(_decode, list(pictures), num_workers)
     return decoded
 
 
-async def _apart(function: Callable[[Any], Any], argument: Any) -> Any:
+async def _apart(function: Callable[[Any], Any], argument: Any, num_workers: int = CORES) -> Any:
     # In a thread, as the first call starts the workers: downloads would stand still for that second.
-    task = await asyncio.to_thread(_pool().schedule, function, args=[argument], timeout=MAX_SECONDS)
+    task = await asyncio.to_thread(_pool(num_workers).schedule, function, args=[argument], timeout=MAX_SECONDS)
     try:
         return await asyncio.wrap_future(task)
     except TimeoutError:
@@ -65,7 +67,7 @@ async def _apart(function: Callable[[Any], Any], argument: Any) -> Any:
 def _decode(pictures: list[bytes]) -> Decoded | Undecodable:
     try:
         stored = tuple(prepare(data) for data in pictures)
-        return Decoded(stored, difference_hash(decode(stored[0].data)))
+        return Decoded(stored, look_of(decode(stored[0].data)))
     except PictureError as problem:
         return Undecodable(problem.reason, problem.what)
     except MemoryError:
@@ -99,10 +101,10 @@ class _WorkerContext(type(_CONTEXT)):  # type: ignore[misc]
 
 
 @cache
-def _pool() -> ProcessPool:
+def _pool(num_workers: int) -> ProcessPool:
     if _METHOD == "forkserver":
         _CONTEXT.set_forkserver_preload(["appraiser.data.building.decoding"])
-    pool = ProcessPool(max_workers=min(os.cpu_count() or 1, 16), initializer=_limit_memory, context=_WorkerContext())
+    pool = ProcessPool(max_workers=num_workers, initializer=_limit_memory, context=_WorkerContext())
     # Not atexit, which processes that multiprocessing started do not run: they would wait for these workers for ever.
     multiprocessing.util.Finalize(None, _end, args=(pool,), exitpriority=100)
     return pool

@@ -15,6 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from appraiser.data.looks import near_duplicates
+from appraiser.errors import DataError
+
 SPLITS: dict[str, float] = {"train": 0.80, "val": 0.05, "calib": 0.05, "test": 0.10}
 
 COLOUR_WORDS = frozenset(
@@ -22,9 +25,6 @@ COLOUR_WORDS = frozenset(
     olive khaki lime yellow mustard orange coral red burgundy maroon pink rose fuchsia purple violet lilac lavender
     charcoal taupe sand stone noir blanc bleu rouge vert gris""".split()
 )
-# Of 256 bits. The nearest unrelated pair of two real picture sets is 20 bits apart; copies at JPEG quality 75 and 0.9
-# times the size differ by up to 10 (6 would miss 5 % of packshots and 28 % of phone photographs).
-NEAR_DUPLICATE_BITS = 10
 # A chain of look-alikes must not swallow the catalogue: links that would grow a group beyond this share are not made.
 MAX_GROUP_SHARE = 0.05
 MIN_GROUP_CAP = 10
@@ -74,7 +74,7 @@ def title_key(title: str) -> str:
 def group_rows(
     titles: Sequence[str | None],
     picture_hashes: Sequence[str],
-    perceptual_hashes: np.ndarray,
+    looks: np.ndarray,
     seed: int,
     given: Sequence[str | None] | None = None,
 ) -> tuple[list[str], GroupFacts]:
@@ -82,7 +82,7 @@ def group_rows(
 
     Args:
         picture_hashes: content hash of each row's pictures.
-        perceptual_hashes: [n, bits] bool of each row's first picture.
+        looks: [n, 800] uint8, the look of each row's first picture.
         given: group names from the user's own column, which then replace title and picture evidence.
 
     Returns:
@@ -96,7 +96,7 @@ def group_rows(
             if key:
                 union.join(first.setdefault(key, row), row)
     duplicates = sum(count - 1 for count in Counter(picture_hashes).values())
-    links = near_duplicates(perceptual_hashes) if given is None else []
+    links = near_duplicates(looks) if given is None else []
     cap = max(MIN_GROUP_CAP, round(MAX_GROUP_SHARE * num_rows))
     num_links = num_over_cap = 0
     for first_row, second_row, _ in links:
@@ -118,27 +118,6 @@ def group_rows(
     return [f"g{root:06d}" for root in roots], facts
 
 
-def near_duplicates(hashes: np.ndarray, max_bits: int = NEAR_DUPLICATE_BITS) -> list[tuple[int, int, int]]:
-    """(row, row, differing bits) of look-alike pictures, closest first. Pictures without any mark are left out.
-
-    Compares all pairs, in blocks: 3,000 rows take a tenth of a second, 60,000 about a minute.
-    """
-    if len(hashes) == 0:
-        return []
-    bits = hashes.astype(np.float32)
-    marked = hashes.sum(axis=1) > 2 * max_bits
-    ones = bits.sum(axis=1)
-    pairs: list[tuple[int, int, int]] = []
-    block = 1024
-    for start in range(0, len(bits), block):
-        rows = slice(start, start + block)
-        distance = ones[rows, None] + ones[None, start:] - 2 * bits[rows] @ bits[start:].T
-        close = (distance <= max_bits) & marked[rows, None] & marked[None, start:]
-        for i, j in zip(*np.nonzero(np.triu(close, k=1)), strict=True):
-            pairs.append((int(start + i), int(start + j), int(distance[i, j])))
-    return sorted(pairs, key=lambda pair: (pair[2], pair[0], pair[1]))
-
-
 def assign_splits(groups: Sequence[str], seed: int, shares: dict[str, float] | None = None) -> list[str]:
     """A split per row, whole groups together, row counts as close to the shares as groups allow.
 
@@ -157,6 +136,41 @@ def assign_splits(groups: Sequence[str], seed: int, shares: dict[str, float] | N
         chosen[group] = split
         filled[split] += sizes[group]
     return [chosen[group] for group in groups]
+
+
+GIVEN_NAMES = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "calib": "calib", "calibration": "calib", "test": "test",
+}  # fmt: skip
+
+
+def follow_given_splits(given: Sequence[str], groups: Sequence[str], seed: int) -> list[str]:
+    """A split per row as the source names it; validation and calibration come out of training where it has none.
+
+    Raises:
+        DataError: a value that names no split.
+    """
+    unknown = Counter(value for value in given if value.strip().lower() not in GIVEN_NAMES)
+    if unknown:
+        raise DataError(
+            f"these name no split: {', '.join(f'{value!r} ({count})' for value, count in unknown.most_common(5))}",
+            fix=f"use {', '.join(GIVEN_NAMES)}",
+        )
+    splits = [GIVEN_NAMES[value.strip().lower()] for value in given]
+    missing = [name for name in ("val", "calib") if name not in splits]
+    places = [place for place, split in enumerate(splits) if split == "train"]
+    if missing and places:
+        shares = {"train": SPLITS["train"]} | {name: SPLITS[name] for name in missing}
+        for place, split in zip(places, assign_splits([groups[place] for place in places], seed, shares), strict=True):
+            splits[place] = split
+    return splits
+
+
+def split_leak(splits: Sequence[str], groups: Sequence[str]) -> float:
+    """Share of test rows whose product group is in training too: above zero only where a column gave the splits."""
+    trained = {group for split, group in zip(splits, groups, strict=True) if split == "train"}
+    tested = [group for split, group in zip(splits, groups, strict=True) if split == "test"]
+    return sum(group in trained for group in tested) / len(tested) if tested else 0.0
 
 
 def _row_split_leak(roots: Sequence[int], seed: int) -> float:

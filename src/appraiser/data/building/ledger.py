@@ -21,7 +21,7 @@ from appraiser.data.building.decoding import Decoded
 from appraiser.data.reasons import Reason
 from appraiser.errors import DataError
 
-LEDGER_FORMAT = 1
+LEDGER_FORMAT = 2
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE rows (
@@ -29,7 +29,7 @@ CREATE TABLE rows (
     reason TEXT,            -- NULL: kept
     detail TEXT,
     pictures TEXT,          -- JSON: [offset, length, sha256] of each
-    look BLOB,              -- packed bits of the first picture's difference hash
+    look BLOB,              -- of the first picture
     width INTEGER,
     height INTEGER,
     CHECK ((reason IS NULL) = (pictures IS NOT NULL))
@@ -53,7 +53,7 @@ class Kept:
     row: int
     pictures: tuple[Place, ...]
     look: np.ndarray
-    """[256] bool: difference hash of the first picture."""
+    """[800] uint8: look of the first picture."""
     size: tuple[int, int]
     """(width, height) of the first picture."""
 
@@ -134,7 +134,7 @@ class Ledger:
             Kept(
                 row,
                 tuple(Place(*place) for place in json.loads(pictures)),
-                np.unpackbits(np.frombuffer(look, np.uint8)).astype(bool),
+                np.frombuffer(look, np.uint8),
                 (width, height),
             )
             for row, pictures, look, width, height in self._database.execute(query)
@@ -159,7 +159,7 @@ class Ledger:
             places.append((self._pictures.seek(0, 2), len(picture.data), picture.sha256))
             self._pictures.write(picture.data)
         first = decoded.pictures[0]
-        look = np.packbits(decoded.look).tobytes()
+        look = decoded.look.tobytes()
         return (row, None, None, json.dumps(places), look, first.width, first.height)
 
     def _facts(self) -> dict[str, str] | None:
@@ -184,7 +184,8 @@ def _connected(path: Path) -> sqlite3.Connection:
         DataError: another build has it open.
     """
     for attempt in ("as it is", "anew"):
-        database = sqlite3.connect(path, timeout=0.5, isolation_level=None)
+        # One thread uses it at a time, but in a notebook that is not the thread that opened it.
+        database = sqlite3.connect(path, timeout=0.5, isolation_level=None, check_same_thread=False)
         try:
             database.execute("PRAGMA locking_mode = EXCLUSIVE")
             database.execute("PRAGMA journal_mode = WAL")

@@ -1,15 +1,17 @@
-"""The data set that a `--retry` replaces: its rows keep their states and pictures, only the named reasons are tried."""
+"""The data set that `--retry` or `--corrections` replaces: its pictures are taken over."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import pyarrow.parquet as pq
 
 from appraiser.data.building.ledger import Quarantined
 from appraiser.data.dataset import SPLIT_NAMES, Records, open_dataset
+from appraiser.data.reasons import RowReason
 from appraiser.data.records import FieldMap
 from appraiser.data.sources import Source
 from appraiser.errors import DataError
@@ -35,24 +37,28 @@ class Previous:
                 f"{folder} was built from another {source.name}",
                 fix="build into another folder: rows of a changed table cannot be told from those of the old one",
             )
-        if dataset.manifest.fields != {name: list(columns) for name, columns in fields.columns.items()}:
+        manifest = dataset.manifest
+        if manifest.fields != {name: list(columns) for name, columns in fields.columns.items()}:
             raise DataError(
                 f"{folder} was built with other columns: {FieldMap(_tuples(dataset.manifest.fields)).describe()}",
                 fix="give the same --map, or build into another folder",
             )
-        if "duplicate_id" in retry:
-            raise DataError("duplicate_id cannot be tried again", fix="build into another folder with --dedupe")
+        for reason, way in (("duplicate_id", "--dedupe"), ("placeholder", "--keep-placeholders")):
+            if reason in retry:
+                raise DataError(f"{reason} cannot be tried again", fix=f"build into another folder with {way}")
         rows = pq.read_table(folder / "quarantine.parquet").to_pylist()
-        if not any(row["reason"] in retry for row in rows):
+        if retry and not any(row["reason"] in retry for row in rows):
             found = ", ".join(f"{reason} ({count})" for reason, count in dataset.manifest.quarantined_by_reason.items())
             raise DataError(
                 f"no row of {folder} was left out for {', '.join(retry)}", fix=f"reasons there: {found or 'none'}"
             )
         places: dict[str, tuple[Records, int]] = {}
-        for name in SPLIT_NAMES:
+        for name in (name for name in SPLIT_NAMES if manifest.splits[name]):
             records = dataset.split(name)
             places |= {identifier: (records, index) for index, identifier in enumerate(records.column("id"))}
-        left_out = [Quarantined(**row) for row in rows if row["reason"] not in retry]
+        # Values are read again: corrections and the prices' locale may have changed, and that costs nothing.
+        again = {*retry, *get_args(RowReason)} - ({"missing_file"} - set(retry))
+        left_out = [Quarantined(**row) for row in rows if row["reason"] not in again]
         return cls({state.row: state for state in left_out}, places)
 
     def pictures(self, record_id: str) -> tuple[bytes, ...] | None:

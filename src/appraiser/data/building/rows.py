@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 
 from appraiser.data.dataset import RECORD_COLUMNS
 from appraiser.data.pictures import PictureError, read_bytes
+from appraiser.data.prices import parse_price_cell
 from appraiser.data.reasons import Reason, RowReason
-from appraiser.data.records import FieldMap, parse_price_cell
+from appraiser.data.records import FieldMap
 from appraiser.data.sources import Source
+
+CORRECTED = ("title", "category", "price")
 
 
 class RowProblem(Exception):
@@ -31,10 +35,12 @@ class RowValues:
     Args:
         fields: id, title, category, price, currency, group, as far as the source has them.
         extra: the source's own columns under their names (`source_` before those that a data set has itself).
+        cleaned: what was put right on the way: `html_entities`, `corrected`.
     """
 
     fields: dict[str, Any]
     extra: dict[str, Any]
+    cleaned: frozenset[str] = frozenset()
 
 
 def row_values(number: int, row: Mapping[str, Any], source: Source, fields: FieldMap) -> RowValues:
@@ -43,21 +49,29 @@ def row_values(number: int, row: Mapping[str, Any], source: Source, fields: Fiel
     Raises:
         RowProblem: the first thing that is wrong with them.
     """
-    identifier = fields.value(row, "id")
-    values: dict[str, Any] = {"id": f"row-{number}" if identifier is None else str(identifier)}
+    values: dict[str, Any] = {"id": record_id(number, row, fields)}
+    cleaned: set[str] = set()
+    correction = fields.corrections.by_id.get(values["id"])
+    if correction and correction.action == "drop":
+        raise RowProblem("dropped", "the corrections drop this product")
+    corrected = (
+        {} if correction is None else {name: getattr(correction, name) for name in CORRECTED if name in fields.columns}
+    )
+    cleaned |= {"corrected"} if any(corrected.values()) else set()
     needed: dict[str, RowReason] = {"title": "no_title", "category": "no_category", "currency": "no_currency"}
     for field in (*needed, "group"):
         if field in fields.columns:
-            value = fields.value(row, field)
-            text = None if value is None else " ".join(str(value).split())
-            if text is None and field in needed:
+            value = corrected.get(field) or fields.value(row, field)
+            text = None if value is None else " ".join(_unescaped(str(value), cleaned).split())
+            if not text and field in needed:
                 raise RowProblem(needed[field], f"column {'|'.join(fields.columns[field])} is empty or N.A.")
             values[field] = text
     if "price" in fields.columns:
-        cell = fields.value(row, "price")
-        price = parse_price_cell(cell)
+        cell = corrected.get("price") or fields.value(row, "price")
+        # A person's correction is a plain number in any table.
+        price = parse_price_cell(cell, None if corrected.get("price") else fields.price_locale)
         if price is None:
-            raise RowProblem("bad_price", f"{cell!r} is no plain positive number such as 1290 or 109.99")
+            raise RowProblem("bad_price", _price_problem(cell, fields.price_locale))
         values["price"] = price
     image_columns = set(fields.columns["image"])
     extra = {
@@ -68,7 +82,27 @@ def row_values(number: int, row: Mapping[str, Any], source: Source, fields: Fiel
     for name, value in (values | extra).items():
         if isinstance(value, str) and not _is_unicode(value):
             raise RowProblem("bad_text", f"{name} holds half characters (lone surrogates): {value[:100]!r}")
-    return RowValues(values, extra | dict((source.truth or {}).get(number, {})))
+    return RowValues(values, extra | dict((source.truth or {}).get(number, {})), frozenset(cleaned))
+
+
+def _unescaped(text: str, cleaned: set[str]) -> str:
+    """The text without HTML entities, which web shops leave in their tables; taken off once."""
+    plain = html.unescape(text) if "&" in text else text
+    if plain != text:
+        cleaned.add("html_entities")
+    return plain
+
+
+def _price_problem(cell: Any, locale: str | None) -> str:
+    if locale:
+        return f"{cell!r} is no single positive price as {locale} writes it"
+    return f"{cell!r} is no plain positive number such as 1290 or 109.99"
+
+
+def record_id(number: int, row: Mapping[str, Any], fields: FieldMap) -> str:
+    """A row's id; its number where the table has none."""
+    identifier = fields.value(row, "id")
+    return f"row-{number}" if identifier is None else str(identifier)
 
 
 def picture_places(row: Mapping[str, Any], fields: FieldMap) -> list[Any]:

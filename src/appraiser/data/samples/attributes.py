@@ -219,15 +219,17 @@ def resolved_category(product: Product) -> str:
     return next(level for level in reversed(categories(product)) if level != NO_CATEGORY)
 
 
-def draw_product(rng: np.random.Generator) -> Product:
+def draw_product(
+    rng: np.random.Generator, types: Sequence[str] = tuple(TYPES), colours: Sequence[str] = tuple(COLOURS)
+) -> Product:
     """Draw one product. Types are equally likely; plain and bare ones are likelier than any other kind."""
-    name = _choose(tuple(TYPES), rng)
+    name = _choose(types, rng)
     kind = TYPES[name]
     size = SIZES[int(np.searchsorted(np.cumsum(SIZE_SHARES)[:-1], rng.random(), side="right"))]
     line_name = _choose(LINE_NAMES, rng) if rng.random() < LINE_NAME_SHARE else ""
     return Product(
         type=name,
-        colour=_choose(tuple(COLOURS), rng),
+        colour=_choose(colours, rng),
         pattern=_choose_or(kind.patterns, "plain", PLAIN_SHARE, rng),
         material=_choose(kind.materials, rng),
         size=size,
@@ -237,9 +239,11 @@ def draw_product(rng: np.random.Generator) -> Product:
     )
 
 
-def draw_colours(first: str, count: int, rng: np.random.Generator) -> list[str]:
-    """`count` different colours, the given one first."""
-    others = [name for name in COLOURS if name != first]
+def draw_colours(
+    first: str, count: int, rng: np.random.Generator, colours: Sequence[str] = tuple(COLOURS)
+) -> list[str]:
+    """`count` different colours, the given one first; fewer where there are fewer."""
+    others = [name for name in colours if name != first]
     return [first, *(others[int(k)] for k in rng.permutation(len(others))[: count - 1])]
 
 

@@ -9,20 +9,25 @@ from appraiser.data.samples.attributes import TYPES, Product
 
 MIN_LENGTH, MAX_LENGTH = 8, 71
 
-_HARDWARE_WORDS = {"none": "", "buttons": "Button", "zip": "Zip", "buckle": "Buckle", "chain": "Chain"}
+HARDWARE_WORDS = {"none": "", "buttons": "Button", "zip": "Zip", "buckle": "Buckle", "chain": "Chain"}
+
+
+def title_parts(product: Product) -> dict[str, list[str]]:
+    """The words of the title that the picture shows, in order, by what they speak of; `Tote Bag` is two words."""
+    parts = {
+        "size": "" if product.size == "regular" else product.size,
+        "colour": product.colour,
+        "pattern": "" if product.pattern == "plain" else product.pattern,
+        "material": product.material,
+        "hardware": HARDWARE_WORDS[product.hardware],
+        "noun": TYPES[product.type].noun,
+    }
+    return {name: capitals(part).split() for name, part in parts.items()}
 
 
 def visible_words(product: Product) -> list[str]:
-    """The words of the title that the picture shows, in order; `Tote Bag` is two words."""
-    parts = (
-        "" if product.size == "regular" else product.size,
-        product.colour,
-        "" if product.pattern == "plain" else product.pattern,
-        product.material,
-        _HARDWARE_WORDS[product.hardware],
-        TYPES[product.type].noun,
-    )
-    return [word for part in parts for word in _capitals(part).split()]
+    """All of these words."""
+    return [word for words in title_parts(product).values() for word in words]
 
 
 def make_title(product: Product) -> str:
@@ -30,6 +35,6 @@ def make_title(product: Product) -> str:
     return " ".join([*visible_words(product), *([product.line_name] if product.line_name else [])])
 
 
-def _capitals(words: str) -> str:
+def capitals(words: str) -> str:
     """Capital at each word's start; a hyphen starts no word: `Gold-plated`, `T-shirt`."""
     return " ".join(word[:1].upper() + word[1:] for word in words.split())

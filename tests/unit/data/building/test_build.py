@@ -1,20 +1,16 @@
 """A table becomes a data set folder: every row in exactly one place, half-written results never seen."""
 
-import csv
+import asyncio
 import errno
-import io
-import json
 import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import shared_folder
-from PIL import Image
+from shops import error_of, jpeg, quarantine_of, records_of, save, shop
 
 from appraiser.data import pictures
 from appraiser.data.building import build as build_module
@@ -23,66 +19,9 @@ from appraiser.data.building.build import build_dataset, choose_num_crops
 from appraiser.data.building.ledger import Ledger
 from appraiser.data.dataset import open_dataset
 from appraiser.data.fetch import Fetched, Fetcher, FetchPolicy
-from appraiser.errors import AppraiserError, DataError
+from appraiser.errors import DataError
 
 BURBERRY_CATEGORIES = ("category1_code", "category2_code", "category3_code")
-
-
-def jpeg(number: int = 0, side: int = 40) -> bytes:
-    """A different picture for every number: a coarse random grid, so that no two look alike."""
-    cells = np.random.default_rng(number).integers(0, 255, (9, 9, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(cells).resize((side, side), Image.Resampling.NEAREST).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
-def shop(folder: Path, rows: int = 20, **changed) -> list[dict]:
-    """Rows of a small shop with a picture each; `changed` gives other values for a column, row by row."""
-    folder.mkdir(parents=True, exist_ok=True)
-    table = []
-    for number in range(rows):
-        (folder / f"{number}.jpg").write_bytes(jpeg(number))
-        row = {
-            "product_code": f"P{number:03d}",
-            "title": f"Article {number}",
-            "category": ("Bags", "Coats")[number % 2],
-            "price": str(10 + number),
-            "currency": "EUR",
-            "image": f"{number}.jpg",
-        }
-        table.append(row | {name: values[number] for name, values in changed.items() if number in values})
-    return table
-
-
-def save(folder: Path, rows: list[dict], name: str = "products.csv") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name
-    if path.suffix == ".csv":
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    elif path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    else:
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    return path
-
-
-def error_of(action) -> AppraiserError:
-    with pytest.raises(AppraiserError) as caught:
-        action()
-    assert caught.value.fix
-    return caught.value
-
-
-def records_of(out: Path) -> dict[str, object]:
-    dataset = open_dataset(out)
-    return {r.id: r for name, count in dataset.manifest.splits.items() if count for r in dataset.split(name)}
-
-
-def quarantine_of(out: Path) -> dict[int, tuple[str, str]]:
-    return {row["row"]: (row["reason"], row["detail"]) for row in pq.read_table(out / "quarantine.parquet").to_pylist()}
 
 
 def test_every_good_row_is_in_one_split_with_its_values_and_its_picture(tmp_path):
@@ -548,3 +487,12 @@ def test_worn_clothes_build_with_a_category_alone(tmp_path):
 def test_no_fetch_is_made_where_all_pictures_are_files(tmp_path, monkeypatch):
     fetching(monkeypatch, lambda url: pytest.fail("nothing to fetch"))
     build_dataset(save(tmp_path, shop(tmp_path, 4)), tmp_path / "out", fetch=FetchPolicy())
+
+
+def test_a_build_runs_inside_a_running_event_loop_as_notebooks_have_one(tmp_path):
+    source = save(tmp_path, shop(tmp_path))
+
+    async def cell():
+        return build_dataset(source, tmp_path / "out")
+
+    assert asyncio.run(cell()).ok == 20

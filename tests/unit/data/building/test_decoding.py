@@ -14,7 +14,8 @@ from PIL import Image
 
 from appraiser.data.building import decoding
 from appraiser.data.building.decoding import Decoded, Undecodable, decode_apart
-from appraiser.data.pictures import difference_hash, encode, prepare
+from appraiser.data.looks import look_of
+from appraiser.data.pictures import encode, prepare
 
 
 def picture(number: int = 0) -> bytes:
@@ -39,7 +40,7 @@ def test_pictures_come_back_as_they_would_here():
     found = asyncio.run(decode_apart(data))
     assert isinstance(found, Decoded)
     assert found.pictures == tuple(map(prepare, data))
-    assert np.array_equal(found.look, difference_hash(Image.open(io.BytesIO(data[0]))))
+    assert np.array_equal(found.look, look_of(Image.open(io.BytesIO(data[0]))))
 
 
 def test_a_bad_picture_gives_its_reason():

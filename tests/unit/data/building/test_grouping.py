@@ -1,40 +1,21 @@
 """Products stand on one side of a split: what joins rows, what does not, and how large a group may grow."""
 
-import io
 from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from pictures import chain, random_looks, scene, stored
 
 from appraiser.data.building.grouping import (
     MIN_GROUP_CAP,
-    NEAR_DUPLICATE_BITS,
     SPLITS,
     assign_splits,
     group_rows,
-    near_duplicates,
     title_key,
 )
-from appraiser.data.pictures import difference_hash
-
-
-def scene(number: int, side: int = 160) -> Image.Image:
-    """A soft random picture; unrelated for different numbers."""
-    cells = np.random.default_rng(number).integers(0, 255, (7, 7, 3), dtype=np.uint8)
-    return Image.fromarray(cells).resize((side, side), Image.Resampling.BICUBIC)
-
-
-def stored(image: Image.Image, quality: int) -> Image.Image:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return Image.open(io.BytesIO(buffer.getvalue())).convert("RGB")
-
-
-def random_looks(count: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).random((count, 256)) < 0.5
+from appraiser.data.looks import look_of, near_duplicates
 
 
 def names(count: int) -> list[str]:
@@ -81,7 +62,7 @@ def test_encoded_and_resized_copies_are_never_on_two_sides(quality, factor, seed
             side = round(160 * (1 + (factor - 1) * copy / copies))
             pictures.append(stored(image.resize((side, side)), quality))
             owners.append(product)
-    looks = np.stack([difference_hash(picture) for picture in pictures])
+    looks = np.stack([look_of(picture) for picture in pictures])
     groups, facts = group_rows([None] * len(owners), names(len(owners)), looks, seed)
     sides = assign_splits(groups, split_seed)
     assert facts.num_links_over_cap == 0
@@ -93,18 +74,6 @@ def test_encoded_and_resized_copies_are_never_on_two_sides(quality, factor, seed
     assert all(sides[first] == sides[second] for first, second, _ in close)
     # The rare copy whose hash differs by more than the threshold escapes; the next test counts those.
     assert len(set(groups)) <= 8
-
-
-def test_copies_that_were_encoded_again_and_slightly_resized_are_found():
-    found = total = 0
-    for number in range(60):
-        image = scene(number)
-        look = difference_hash(image)
-        for quality, side in ((60, 160), (75, 152), (90, 144), (75, 168)):
-            copy = difference_hash(stored(image.resize((side, side)), quality))
-            found += int((look != copy).sum() <= NEAR_DUPLICATE_BITS)
-            total += 1
-    assert found / total >= 0.95, (found, total)
 
 
 @settings(max_examples=60)
@@ -125,35 +94,6 @@ def test_rows_that_share_a_title_or_bytes_share_a_side(rows, seed):
             assert len({side for side, own in zip(sides, evidence, strict=True) if own == key}) == 1
     assert facts.num_groups == len(set(groups))
     assert facts.largest_group == max(Counter(groups).values())
-
-
-def test_unrelated_pictures_are_far_from_the_threshold():
-    looks = np.stack([difference_hash(scene(number)) for number in range(200)])
-    distance = (looks[:, None] != looks[None]).sum(-1)[np.triu_indices(200, 1)]
-    assert distance.min() > 4 * NEAR_DUPLICATE_BITS
-    assert near_duplicates(looks) == []
-
-
-def test_pictures_without_any_mark_are_not_look_alikes():
-    blank = np.stack([difference_hash(Image.new("RGB", (50, 50), (shade,) * 3)) for shade in range(0, 250, 25)])
-    assert near_duplicates(blank) == []
-
-
-def test_near_duplicates_are_found_in_any_block_closest_first():
-    looks = random_looks(2100)
-    looks[2050] = looks[3]
-    looks[1500] = looks[900]
-    looks[1500, :4] ^= True
-    assert near_duplicates(looks) == [(3, 2050, 0), (900, 1500, 4)]
-    assert near_duplicates(np.zeros((0, 256), dtype=bool)) == []
-
-
-def chain(length: int) -> np.ndarray:
-    """Pictures of which each differs from the one before by five bits, and the ends in everything."""
-    looks = np.repeat(random_looks(1), length, axis=0)
-    for row in range(1, length):
-        looks[row:, 5 * row : 5 * row + 5] ^= True
-    return looks
 
 
 def test_a_chain_of_look_alikes_does_not_swallow_the_catalogue():

@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
+from pictures import random_looks
 
 from appraiser.data.building.decoding import Decoded
 from appraiser.data.building.ledger import Ledger, Quarantined
@@ -13,7 +14,7 @@ from appraiser.errors import DataError
 
 def decoded(*texts: bytes) -> Decoded:
     pictures = tuple(StoredPicture(text, hashlib.sha256(text).hexdigest(), 30, 20) for text in texts)
-    return Decoded(pictures, np.random.default_rng(len(texts)).random(256) < 0.5)
+    return Decoded(pictures, random_looks(1, seed=len(texts))[0])
 
 
 def test_states_come_back_by_row_with_their_pictures(tmp_path):
@@ -29,7 +30,7 @@ def test_states_come_back_by_row_with_their_pictures(tmp_path):
         assert [ledger.picture(place) for place in second.pictures] == [b"first", b"second one"]
         assert second.picture_hash == ":".join(picture.sha256 for picture in two.pictures)
         assert np.array_equal(second.look, two.look)
-        assert second.look.dtype == bool
+        assert second.look.dtype == np.uint8
 
 
 def test_pictures_of_rows_that_never_entered_are_cut_off(tmp_path):
