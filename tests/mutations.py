@@ -1,4 +1,4 @@
-"""Damaged pictures, numbered: number n is the same bytes everywhere, whatever was made before it."""
+"""Damaged pictures, numbered: with the same Pillow, number n is the same bytes in every run."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def seeds() -> dict[str, bytes]:
     rgba.putalpha(Image.linear_gradient("L").resize(rgb.size))
     frames = [rgb, rgb.rotate(90), rgb.rotate(180)]
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = profile[:24] + bytes(12) + profile[36:]  # when it was made
     exif = Image.Exif()
     exif[0x0112], exif[0x010F], exif[0x011A] = 6, "Maker", 72.0
     exif[0x8769] = {0x9003: "2020:01:01 00:00:00"}

@@ -2,9 +2,12 @@
 
 import asyncio
 import csv
+import random
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 from behaviours import BEHAVIOURS, ODD_TARGETS, ODD_WAITS, in_http_date
@@ -15,6 +18,7 @@ from appraiser.data import fetch as fetch_module
 from appraiser.data.building.build import build_dataset
 from appraiser.data.dataset import open_dataset
 from appraiser.data.fetch import FetchPolicy, fetch_all
+from appraiser.data.reasons import FetchReason
 
 
 @pytest.fixture
@@ -241,6 +245,52 @@ def test_a_redirect_to_what_is_not_fetched_is_refused(server, number):
 @pytest.mark.parametrize("number", range(len(ODD_WAITS)))
 def test_a_wait_that_nobody_can_keep_is_not_waited_for(server, number):
     assert fetch(server, f"/too_busy/{number}").reason == "rate_limited"
+
+
+STATUSES = (200, 200, 200, 100, 101, 103, 206, 301, 302, 307, 429, 503, 999, 0, 1000)
+STATUS_LINES = (
+    *(b"HTTP/1.1 %d X" % status for status in STATUSES), b"HTTP/1.0 200 OK", b"HTTP/2 200 OK", b"HTTP/1.1 200",
+    b"HTTP/1.1 \xb2 X", b"ICY 200 OK", b"\xff\xfe", b"", b"<html>",
+)  # fmt: skip
+VALUES = {
+    b"Content-Length": (b"5", b"5, 5", b"-1", b"+5", b"9" * 19, b"9" * 21, b"9" * 5000, b"\xb2"),
+    b"Transfer-Encoding": (b"chunked", b"gzip, chunked", b"identity"),
+    b"Location": (b"/x", b"", b"?", b"//", b"//[::1", b"HTTP:x", b"http://%5B/", b"\xff", b"/a" * 9999),
+    b"Retry-After": (b"", b"-3", b"soon", b"\xb2", *(wait.encode() for wait in ODD_WAITS)),
+    b"X-Robots-Tag": (b":", b"\xff", b"," * 999),
+    b"Set-Cookie": (b"a=b; expires=Thu, 31 Dec 99999999999 23:59:59 GMT",),
+    b"Connection": (b"upgrade", b"close"),
+    b"Content-Encoding": (b"br", b"gzip"),
+}
+FIELDS = (
+    *(name + b": " + value for name, values in VALUES.items() for value in values),
+    b"A B: c", b": x", b" folded", b"X: \x00", b"X",
+)  # fmt: skip
+BODIES = (b"", b"hello", b"5\r\nhello\r\n0\r\n\r\n", b"5\r\nhel", b"f" * 20 + b"\r\nhello", b"-5\r\nhello\r\n")
+
+
+def test_no_answer_makes_fetching_raise(server, monkeypatch):
+    async def odd(request: Request) -> None:
+        rng = random.Random(request.number)
+        head = [rng.choice(STATUS_LINES), *rng.choices(FIELDS, k=rng.randrange(5)), b"", rng.choice(BODIES)]
+        await request.send(b"\r\n".join(head))
+        request.hangs_up = True
+
+    monkeypatch.setitem(BEHAVIOURS, "odd", odd)
+    urls = [server.url(f"/odd/{number}") for number in range(1500)]
+    fetched = fetch_all(urls, policy_for(server, num_retries=0, num_parallel_per_host=16, max_host_faults=None))
+    reasons = Counter(result.reason for result in fetched)
+    assert all((result.data is None) == (result.reason in get_args(FetchReason)) for result in fetched)
+    assert {None, "connection", "http_4xx", "http_5xx", "rate_limited", "redirects", "bad_url", "dns"} <= set(reasons)
+
+
+def test_what_the_layers_beneath_raise_costs_one_row(server, monkeypatch):
+    async def odd(self, request):
+        raise ExceptionGroup("unhandled errors in a TaskGroup", [OverflowError("as for a port of six digits")])
+
+    monkeypatch.setattr(fetch_module.httpx.AsyncHTTPTransport, "handle_async_request", odd)
+    result = fetch(server, "/picture/1", num_retries=0, respect_robots=False)
+    assert (result.reason, result.detail) == ("connection", "ExceptionGroup")
 
 
 @pytest.mark.parametrize("behaviour", ["longer", "split"])
