@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread: small tensors are many times slower with two.
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: demo test test-slow check fix bench docs wheel clean-demo
+.PHONY: demo test test-slow soak check fix bench docs wheel clean-demo
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -18,11 +18,14 @@ demo: .venv/installed  ## sample, build, train, evaluate, predict on the embedde
 clean-demo:  ## remove the demo's run, so that it can run again
 	rm -rf runs/demo runs/demo-data
 
-test: .venv/installed  ## all tests but the slow ones
-	$(TEST_ENV) $(BIN)/python -m pytest -q -m "not slow and not gpu"
+test: .venv/installed  ## all tests but the slow ones and the long sweeps
+	$(TEST_ENV) $(BIN)/python -m pytest -q -m "not slow and not gpu and not soak"
 
 test-slow: .venv/installed  ## full widths (2 GB of memory) and long runs
 	$(TEST_ENV) $(BIN)/python -m pytest -q -m "slow and not gpu"
+
+soak: .venv/installed  ## the long fault sweeps: bad servers, damaged pictures, kills; prints what it counted
+	$(TEST_ENV) $(BIN)/python -m pytest -q -s -m "soak and not gpu"
 
 check: .venv/installed  ## style, types, generated docs
 	$(BIN)/ruff check .

@@ -3,88 +3,28 @@
 from __future__ import annotations
 
 import csv
-import io
-import os
-import signal
 import subprocess
 import sys
-import threading
-import time
-from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from shop_server import ShopServer
 
 from appraiser.data.building.build import build_dataset
 from appraiser.data.building.collect import Forecast
 from appraiser.data.building.ledger import Ledger
 from appraiser.data.dataset import SPLIT_NAMES, open_dataset
-from appraiser.data.fetch import FetchPolicy
 from appraiser.errors import DataError
 
 
-def picture(number: int) -> bytes:
-    cells = np.random.default_rng(number).integers(0, 255, (9, 9, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(cells).resize((36, 36), Image.Resampling.NEAREST).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
-class Shop(BaseHTTPRequestHandler):
-    """/N gives picture N after some milliseconds; numbers in `broken` give their status instead."""
-
-    def do_GET(self) -> None:
-        self.server.asked[self.path] += 1
-        time.sleep(self.server.latency_s)
-        name = self.path.strip("/")
-        status = self.server.broken.get(name, 200 if name.isdigit() else 404)
-        body = picture(int(name)) if status == 200 else b""
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Shop)
-        self.asked: Counter[str] = Counter()
-        self.broken: dict[str, int] = {}
-        self.latency_s = 0.0
-
-    def handle_error(self, *_: object) -> None:  # clients that are killed hang up
-        pass
-
-    @property
-    def place(self) -> str:
-        return f"127.0.0.1:{self.server_address[1]}"
-
-    def policy(self, **limits) -> FetchPolicy:
-        return FetchPolicy(frozenset({self.place}), **({"num_retries": 0, "num_parallel_per_host": 8} | limits))
-
-
 @pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def server() -> Iterator[ShopServer]:
+    with ShopServer() as server:
+        yield server
 
 
-def table(folder: Path, server: Server, rows: int, **changed) -> Path:
+def table(folder: Path, server: ShopServer, rows: int, **changed) -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / "products.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -92,7 +32,7 @@ def table(folder: Path, server: Server, rows: int, **changed) -> Path:
         writer.writerow(["id", "title", "price", "image"])
         for number in range(rows):
             writer.writerow([changed.get("ids", {}).get(number, f"P{number}"), f"Article {number}", 10 + number,
-                             f"http://{server.place}/{number}"])  # fmt: skip
+                             server.url(f"/picture/{number}")])  # fmt: skip
     return path
 
 
@@ -101,46 +41,9 @@ def titles_of(folder: Path) -> dict[str, str | None]:
     return {record.id: record.title for split in SPLIT_NAMES for record in data.split(split)}
 
 
-BUILD = """
-import sys
-from appraiser.data.building.build import build_dataset
-from appraiser.data.fetch import FetchPolicy
-if __name__ == "__main__":
-    build_dataset(sys.argv[1], sys.argv[2], fetch=FetchPolicy(frozenset({sys.argv[3]}), num_parallel_per_host=8))
-"""
-
-
-def test_a_build_that_is_killed_five_times_ends_like_one_that_was_not(server, tmp_path):
-    rows = 600
-    path = table(tmp_path / "shop", server, rows)
-    whole = build_dataset(path, tmp_path / "whole", fetch=server.policy())
-    server.asked.clear()
-    server.latency_s = 0.02
-    (tmp_path / "build.py").write_text(BUILD)
-    command = [sys.executable, str(tmp_path / "build.py"), str(path), str(tmp_path / "out"), server.place]
-    kills = 0
-    for part in range(1, 6):
-        process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
-        while process.poll() is None and server.asked.total() < part * rows / 7:
-            time.sleep(0.005)
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            kills += 1
-        process.wait()
-        assert not (tmp_path / "out").exists(), "nobody sees a data set before it is complete"
-    assert kills == 5
-    subprocess.run(command, check=True)
-    resumed = open_dataset(tmp_path / "out").manifest
-    assert resumed == whole
-    assert resumed.rows_in == resumed.ok == rows
-    # What was under way at a kill, or not yet written down, is fetched again; all else is not.
-    assert server.asked.total() - server.asked["/robots.txt"] <= rows + kills * (64 + 8)
-    assert {entry.name for entry in tmp_path.iterdir()} == {"shop", "whole", "out", "build.py"}
-
-
 def test_a_refused_build_keeps_what_it_fetched_and_the_next_one_uses_it(server, tmp_path):
     path = table(tmp_path / "shop", server, 30)
-    server.broken = {str(number): 404 for number in range(10)}
+    server.broken = dict.fromkeys(range(10), 404)
     with pytest.raises(DataError, match="10 of 30 rows cannot be used: 10 http_4xx") as caught:
         build_dataset(path, tmp_path / "out", fetch=server.policy())
     assert "what was fetched is kept for the next try" in caught.value.fix
@@ -153,7 +56,7 @@ def test_a_refused_build_keeps_what_it_fetched_and_the_next_one_uses_it(server, 
 
 def test_a_changed_table_begins_anew(server, tmp_path):
     path = table(tmp_path / "shop", server, 8)
-    server.broken = {"0": 404, "1": 404}
+    server.broken = {0: 404, 1: 404}
     with pytest.raises(DataError):
         build_dataset(path, tmp_path / "out", fetch=server.policy())
     path = table(tmp_path / "shop", server, 6)
@@ -163,15 +66,15 @@ def test_a_changed_table_begins_anew(server, tmp_path):
 
 def test_rows_left_out_for_a_cause_are_tried_again_and_no_others(server, tmp_path):
     path = table(tmp_path / "shop", server, 30)
-    server.broken = {"3": 503, "4": 404, "5": 500}
+    server.broken = {3: 503, 4: 404, 5: 500}
     first = build_dataset(path, tmp_path / "out", fetch=server.policy(), max_quarantined=0.5)
     assert first.quarantined_by_reason == {"http_4xx": 1, "http_5xx": 2}
-    server.broken = {"5": 500}
+    server.broken = {5: 500}
     server.asked.clear()
     again = build_dataset(
         path, tmp_path / "out", fetch=server.policy(respect_robots=False), max_quarantined=0.5, retry=["http_5xx"]
     )
-    assert server.asked == {"/3": 1, "/5": 1}
+    assert server.asked == {"/picture/3": 1, "/picture/5": 1}
     assert (again.rows_in, again.ok, again.quarantined_by_reason) == (30, 28, {"http_4xx": 1, "http_5xx": 1})
     assert "P3" in titles_of(tmp_path / "out")
     server.broken = {}
@@ -192,7 +95,7 @@ def test_a_retry_without_anything_to_try_or_of_another_table_is_refused(server, 
 
 def test_the_first_urls_say_what_to_expect(server, tmp_path):
     path = table(tmp_path / "shop", server, 60)
-    server.broken = {"2": 404, "50": 404}
+    server.broken = {2: 404, 50: 404}
     seen: list[Forecast] = []
     build_dataset(path, tmp_path / "out", fetch=server.policy(), on_forecast=seen.append)
     assert seen == [Forecast(20, 19, {"http_4xx": 1})]
@@ -200,7 +103,7 @@ def test_the_first_urls_say_what_to_expect(server, tmp_path):
 
 def test_where_none_of_the_first_urls_works_the_others_are_not_tried(server, tmp_path):
     path = table(tmp_path / "shop", server, 200)
-    server.broken = {str(number): 403 for number in range(200)}
+    server.broken = dict.fromkeys(range(200), 403)
     with pytest.raises(DataError, match="none of the first 20 pictures could be fetched: 20 http_4xx"):
         build_dataset(path, tmp_path / "out", fetch=server.policy(), max_quarantined=1)
     assert server.asked.total() - server.asked["/robots.txt"] == 20
@@ -230,7 +133,7 @@ def test_a_script_without_a_guard_builds_once(server, tmp_path):
 
 def test_what_was_fetched_survives_a_second_refusal_and_another_build(server, tmp_path):
     path = table(tmp_path / "shop", server, 30)
-    server.broken = {str(number): 404 for number in range(10)}
+    server.broken = dict.fromkeys(range(10), 404)
     for _ in range(2):
         with pytest.raises(DataError, match="10 of 30 rows cannot be used"):
             build_dataset(path, tmp_path / "out", fetch=server.policy())
@@ -243,7 +146,7 @@ def test_what_was_fetched_survives_a_second_refusal_and_another_build(server, tm
 
 def test_a_retry_that_cannot_be_published_leaves_the_old_data_set(server, tmp_path, monkeypatch):
     path = table(tmp_path / "shop", server, 30)
-    server.broken = {"3": 503}
+    server.broken = {3: 503}
     old = build_dataset(path, tmp_path / "out", fetch=server.policy())
     rename, calls = Path.rename, []
 
@@ -265,7 +168,7 @@ def test_a_retry_that_cannot_be_published_leaves_the_old_data_set(server, tmp_pa
 )
 def test_a_retry_that_would_mix_up_rows_is_refused(server, tmp_path, mapping, retry, what):
     path = table(tmp_path / "shop", server, 30)
-    server.broken = {"3": 503}
+    server.broken = {3: 503}
     build_dataset(path, tmp_path / "out", fetch=server.policy())
     with pytest.raises(DataError, match=what):
         build_dataset(path, tmp_path / "out", fetch=server.policy(), mapping=mapping, retry=[retry])

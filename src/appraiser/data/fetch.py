@@ -8,27 +8,26 @@ everything. Robots rules are kept. No proxy or credentials are taken from the en
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import random
 import socket
 import ssl
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import urljoin
-from urllib.robotparser import RobotFileParser
 
 import httpx
 
+from appraiser.data.addresses import is_public
 from appraiser.data.pictures import MAX_BYTES
 from appraiser.data.reasons import FetchReason
+from appraiser.data.robots import RobotRules, opt_outs, parse_robots
 
 T = TypeVar("T")
 MAX_REDIRECTS = 5
@@ -36,28 +35,11 @@ USER_AGENT = "appraiser (builds a data set from the user's own table)"
 ROBOT_NAME = "appraiser"
 MAX_ROBOTS_BYTES = 512 * 1024  # what a crawler has to read at least (RFC 9309)
 MAX_RECENT, MAX_RECENT_BYTES = 4096, 64 * 1024 * 1024
-OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
-"""Words of X-Robots-Tag that ask not to keep a picture, or not to train on it."""
 
 _PASSING: tuple[FetchReason, ...] = ("connection", "http_5xx", "rate_limited")
 """Worth another try at once; a timeout has used up the deadline."""
-_HOST_FAULTS: tuple[FetchReason, ...] = ("connection", "timeout", "dns")
-# Ranges that the standard library calls global or leaves out: 6to4 relays, site-local, IPv4-compatible, NAT64, CGNAT,
-# protocol assignments, documentation.
-EXTRA_BLOCKED = tuple(
-    ipaddress.ip_network(network)
-    for network in (
-        "192.0.0.0/24",
-        "192.88.99.0/24",
-        "100.64.0.0/10",
-        "fec0::/10",
-        "::/96",
-        "64:ff9b::/96",
-        "64:ff9b:1::/48",
-        "2002::/16",
-        "3fff::/20",
-    )
-)
+_NO_ANSWER: tuple[FetchReason, ...] = ("connection", "timeout", "dns")
+"""A server that gives no answer at all; many in a row end further requests to it."""
 
 
 @dataclass(frozen=True)
@@ -103,17 +85,6 @@ class _Refused(Exception):
         self.retry_after_s = retry_after_s
 
 
-def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the public internet, also when it hides in an IPv6 form of IPv4."""
-    ip = ipaddress.ip_address(address.split("%")[0])
-    mapped = getattr(ip, "ipv4_mapped", None)
-    if mapped is not None:
-        ip = mapped
-    if any(ip.version == network.version and ip in network for network in EXTRA_BLOCKED):
-        return False
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved and not ip.is_unspecified
-
-
 def fetch_all(urls: Sequence[str], policy: FetchPolicy) -> list[Fetched]:
     """Fetch all URLs with bounded parallelism, in the order given. Never raises for a URL."""
 
@@ -135,55 +106,41 @@ def run_to_end(work: Coroutine[Any, Any, T]) -> T:
 
 
 class _Host:
-    """What is known about one host name, and its connections.
+    """What is known about one host name, and its idle connections.
 
     Connections are kept per name: a pool knows them by address, and one that was opened (and, with TLS, checked) for
-    one name must not be handed to another name at the same address. A client serves one request at a time, because
+    one name must not be handed to another name at the same address. A pool serves one request at a time, because
     httpx's pools take time quadratic in their connections: 200 requests over 128 of them took 8 s.
     """
 
-    def __init__(self, policy: FetchPolicy, tls: ssl.SSLContext) -> None:
-        self.slots = asyncio.Semaphore(policy.num_parallel_per_host)
+    def __init__(self, num_parallel: int) -> None:
+        self.slots = asyncio.Semaphore(num_parallel)
         self.faults_in_a_row = 0
-        self.clients: list[httpx.AsyncClient] = []
-        self._idle: list[httpx.AsyncClient] = []
-        self._policy = policy
-        self._tls = tls
+        self.idle: list[httpx.AsyncHTTPTransport] = []
 
-    @contextmanager
-    def client(self) -> Iterator[httpx.AsyncClient]:
-        """A client for one request; the one used last, as its connection is the most likely to be open still."""
-        client = self._idle.pop() if self._idle else self._new_client()
-        try:
-            yield client
-        finally:
-            self._idle.append(client)
 
-    def _new_client(self) -> httpx.AsyncClient:
-        # trust_env=False: a proxy from the environment would resolve names itself, behind the check.
-        client = httpx.AsyncClient(
-            trust_env=False,
-            follow_redirects=False,
-            timeout=httpx.Timeout(self._policy.deadline_s, connect=self._policy.connect_timeout_s),
-            limits=httpx.Limits(max_keepalive_connections=1, keepalive_expiry=10.0),
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            verify=self._tls,
-        )
-        self.clients.append(client)
-        return client
+def _has_leftovers(pool: httpx.AsyncHTTPTransport) -> bool:
+    """Whether more came than the answer: the next request on that connection would take it for its own answer.
+
+    httpx 0.28 does not look, and has no public way to ask. Where its inside changes, connections are not used again.
+    """
+    try:
+        return any(connection._connection._h11_state.trailing_data[0] for connection in pool._pool.connections)  # type: ignore[attr-defined]
+    except AttributeError:
+        return True
 
 
 @dataclass(frozen=True)
 class _Rules:
     """What robots.txt of one origin allows; `unreadable` says why it could not be read, and then it is nothing."""
 
-    parser: RobotFileParser
-    unreadable: str
+    rules: RobotRules
+    unreadable: str = ""
 
-    def check(self, url: str) -> None:
+    def check(self, target: httpx.URL) -> None:
         if self.unreadable:
             raise _Refused("robots", f"robots.txt cannot be read ({self.unreadable}), so nothing there is fetched")
-        if not self.parser.can_fetch(ROBOT_NAME, url):
+        if not self.rules.allows(target.raw_path.decode("ascii")):
             raise _Refused("robots", "robots.txt asks not to fetch this")
 
 
@@ -198,8 +155,10 @@ class Fetcher:
         self._under_way: dict[str, asyncio.Task[Fetched]] = {}
         self._recent: dict[str, Fetched] = {}
         self._recent_bytes = 0
+        self._idle: dict[httpx.AsyncHTTPTransport, _Host] = {}
         self._tls = ssl.create_default_context()
-        self._resolvers = ThreadPoolExecutor(min(policy.num_parallel, 32), "resolve")
+        # One for each request: names that hang must not keep others from being looked up.
+        self._resolvers = ThreadPoolExecutor(policy.num_parallel, "resolve")
 
     async def __aenter__(self) -> Self:
         return self
@@ -207,12 +166,13 @@ class Fetcher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in (*self._robots.values(), *self._under_way.values()):
+        tasks = [*self._robots.values(), *self._under_way.values()]
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         async with AsyncExitStack() as stack:
-            for host in self._hosts.values():
-                for client in host.clients:
-                    stack.push_async_callback(client.aclose)
+            for pool in self._idle:
+                stack.push_async_callback(pool.aclose)
         self._resolvers.shutdown(wait=False, cancel_futures=True)
 
     async def fetch(self, url: str) -> Fetched:
@@ -256,20 +216,44 @@ class Fetcher:
                 result = Fetched(url, reason="timeout", detail=f"no answer within {self.policy.deadline_s:g} s")
             except _Refused as refusal:
                 result = Fetched(url, reason=refusal.reason, detail=refusal.detail)
-        host.faults_in_a_row = host.faults_in_a_row + 1 if result.reason in _HOST_FAULTS else 0
+        host.faults_in_a_row = host.faults_in_a_row + 1 if result.reason in _NO_ANSWER else 0
         return result
 
     def _host(self, name: str) -> _Host:
         if name not in self._hosts:
-            self._hosts[name] = _Host(self.policy, self._tls)
+            self._hosts[name] = _Host(self.policy.num_parallel_per_host)
         return self._hosts[name]
+
+    @asynccontextmanager
+    async def _pool(self, host: _Host) -> AsyncIterator[httpx.AsyncHTTPTransport]:
+        """A pool for one request; the host's last one, as its connection is the most likely to be open still."""
+        pool = host.idle.pop() if host.idle else self._new_pool()
+        self._idle.pop(pool, None)
+        try:
+            yield pool
+        finally:
+            if _has_leftovers(pool):
+                await pool.aclose()
+            else:
+                host.idle.append(pool)
+                self._idle[pool] = host
+            if len(self._idle) > self.policy.num_parallel:  # of a table of many hosts, each would keep one open
+                oldest = next(iter(self._idle))
+                self._idle.pop(oldest).idle.remove(oldest)
+                await oldest.aclose()
+
+    def _new_pool(self) -> httpx.AsyncHTTPTransport:
+        # Not a client: that would also read cookies and take redirects apart, and raise what its parsers raise.
+        # trust_env=False: a proxy from the environment would resolve names itself, behind the check.
+        limits = httpx.Limits(max_keepalive_connections=1, keepalive_expiry=10.0)
+        return httpx.AsyncHTTPTransport(verify=self._tls, trust_env=False, limits=limits)
 
     async def _with_retries(self, url: str) -> bytes:
         ends = time.monotonic() + self.policy.deadline_s
         attempt = 0
         while True:
             try:
-                return await self._get(url, self.policy.max_bytes, respect_robots=self.policy.respect_robots)
+                return await self._get(url, ends, self.policy.max_bytes, self.policy.respect_robots)
             except _Refused as refusal:
                 if refusal.reason not in _PASSING or attempt == self.policy.num_retries:
                     raise
@@ -281,17 +265,17 @@ class Fetcher:
             attempt += 1
             await asyncio.sleep(wait)
 
-    async def _get(self, url: str, max_bytes: int, *, respect_robots: bool) -> bytes:
-        """One request with its redirects."""
+    async def _get(self, url: str, ends: float, max_bytes: int, respect_robots: bool) -> bytes:
+        """One request with its redirects; `ends` is the moment of its deadline."""
         current = url
         for _ in range(MAX_REDIRECTS + 1):
             target = _parsed(current)
             port = target.port or (443 if target.scheme == "https" else 80)
             if respect_robots:
-                (await self._rules(target, port)).check(current)
-            address = await self._checked_address(target.host, port)
-            with self._host(target.host).client() as client:
-                answer = await _answer(client, target, address, max_bytes, respect_robots)
+                (await self._rules(target, port)).check(target)
+            address = await self._checked_address(target, port)
+            async with self._pool(self._host(target.host)) as pool:
+                answer = await _answer(pool, self._request(target, address, ends), max_bytes, respect_robots)
             if isinstance(answer, bytes):
                 return answer
             try:
@@ -304,35 +288,70 @@ class Fetcher:
         """Robots rules of an origin, read once however many pictures come from there."""
         origin = (target.scheme, target.host, port)
         if origin not in self._robots:
-            host = f"[{target.host}]" if ":" in target.host else target.host
-            self._robots[origin] = asyncio.create_task(self._read_robots(f"{target.scheme}://{host}:{port}/robots.txt"))
-        return await asyncio.shield(self._robots[origin])
+            reading = asyncio.create_task(self._read_robots(target.join("/robots.txt")))
+            self._robots[origin] = reading
+            reading.add_done_callback(lambda task: self._keep_robots(origin, task))
+        try:
+            return await asyncio.shield(self._robots[origin])
+        except _Refused as refusal:
+            if refusal.reason == "dns":
+                raise
+            raise _Refused(refusal.reason, f"robots.txt cannot be read: {refusal.detail}") from None
 
-    async def _read_robots(self, url: str) -> _Rules:
-        parser, unreadable = RobotFileParser(), ""
+    def _keep_robots(self, origin: tuple[str, str, int], task: asyncio.Task[_Rules]) -> None:
+        if task.cancelled() or task.exception():  # the next picture, or the next try, asks anew
+            del self._robots[origin]
+
+    async def _read_robots(self, url: httpx.URL) -> _Rules:
+        """A server that says it has no rules has none; one that cannot say so is asked for nothing (RFC 9309, 2.3.1).
+
+        Raises:
+            _Refused: it did not answer; no picture of it would fare better.
+        """
+        ends = time.monotonic() + self.policy.deadline_s
         try:
             async with asyncio.timeout(self.policy.deadline_s):
-                text = await self._get(url, MAX_ROBOTS_BYTES, respect_robots=False)
-            parser.parse(text.decode("utf-8", "replace").splitlines())
-        except _Refused as refusal:
-            parser.parse([])
-            if refusal.reason in ("http_5xx", "rate_limited"):  # then nothing may be fetched (RFC 9309, 2.3.1.4)
-                unreadable = refusal.detail
+                data = await self._get(str(url), ends, MAX_ROBOTS_BYTES, False)
+            return _Rules(parse_robots(data, ROBOT_NAME))
         except TimeoutError:
-            parser.parse([])  # a server that is down says so again for each picture, with the right cause
-        return _Rules(parser, unreadable)
+            raise _Refused("timeout", f"no answer within {self.policy.deadline_s:g} s") from None
+        except _Refused as refusal:
+            if refusal.reason in _NO_ANSWER:
+                raise
+            is_unreadable = refusal.reason in ("http_5xx", "rate_limited", "too_large")
+            return _Rules(RobotRules(), refusal.detail if is_unreadable else "")
 
-    async def _checked_address(self, host: str, port: int) -> str:
+    async def _checked_address(self, target: httpx.URL, port: int) -> str:
         """The address to connect to; refused if any address of the host is not public."""
         loop = asyncio.get_running_loop()
         try:
-            answers = await loop.run_in_executor(self._resolvers, _addresses, host, port)
-        except (OSError, OverflowError, UnicodeError) as error:  # UnicodeError: names that IDNA cannot write
+            # raw_host: Python writes some names in letters (straße.example) otherwise than httpx, as another host.
+            answers = await loop.run_in_executor(self._resolvers, _addresses, target.raw_host.decode("ascii"), port)
+        except (OSError, OverflowError, UnicodeError) as error:  # UnicodeError: labels that are too long or empty
             raise _Refused("dns", str(error)) from None
-        if f"{host}:{port}" in self.policy.allow_private or all(map(is_public, answers)):
+        if f"{target.host}:{port}" in self.policy.allow_private or all(map(is_public, answers)):
             return answers[0]
         raise _Refused(
-            "blocked_address", f"{host}:{port} is not on the public internet; your own server: --allow-private"
+            "blocked_address",
+            f"{target.host}:{port} is not on the public internet; your own server: --allow-private",
+        )
+
+    def _request(self, target: httpx.URL, address: str, ends: float) -> httpx.Request:
+        """A request to the address that was checked, in the name of the host."""
+        # Connecting and the TLS handshake have this limit each, and both have to end before the deadline cuts them
+        # off: httpcore 1.0 closes the socket of a handshake that timed out, and not of one that was cancelled.
+        connect = min(self.policy.connect_timeout_s, max(ends - time.monotonic(), 0.0) / 2)
+        timeout = httpx.Timeout(self.policy.deadline_s, connect=connect)
+        return httpx.Request(
+            "GET",
+            target.copy_with(host=address),
+            headers={
+                "Host": target.netloc.decode("ascii"),
+                "User-Agent": USER_AGENT,
+                "Accept": "*/*",
+                "Accept-Encoding": "identity",
+            },
+            extensions={"sni_hostname": target.raw_host.decode("ascii"), "timeout": timeout.as_dict()},
         )
 
 
@@ -342,17 +361,11 @@ class _Redirect:
 
 
 async def _answer(
-    client: httpx.AsyncClient, target: httpx.URL, address: str, max_bytes: int, respect_robots: bool
+    pool: httpx.AsyncHTTPTransport, request: httpx.Request, max_bytes: int, respect_robots: bool
 ) -> bytes | _Redirect:
-    """One request to the address that was checked."""
-    request = client.build_request(
-        "GET",
-        target.copy_with(host=address),
-        headers={"Host": target.netloc.decode(), "User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
-        extensions={"sni_hostname": target.host},
-    )
+    """Send one request and read what comes."""
     try:
-        response = await client.send(request, stream=True)
+        response = await pool.handle_async_request(request)
         try:
             if response.has_redirect_location:
                 return _Redirect(response.headers["location"])
@@ -361,7 +374,9 @@ async def _answer(
             await response.aclose()
     except httpx.TimeoutException:
         raise _Refused("timeout", "the server stopped answering") from None
-    except httpx.HTTPError as error:
+    except _Refused:
+        raise
+    except Exception as error:  # an HTTPError, or what the layers beneath httpx let through on odd input: one row lost
         raise _Refused("connection", type(error).__name__) from None
 
 
@@ -378,6 +393,8 @@ def _parsed(url: str) -> httpx.URL:
         raise _Refused("bad_url", str(error)) from None
     if target.scheme not in ("http", "https") or not host or target.userinfo:
         raise _Refused("bad_url", "only http and https addresses without credentials are fetched")
+    if target.port is not None and not 0 < target.port < 65536:
+        raise _Refused("bad_url", f"there is no port {target.port}")
     return target
 
 
@@ -390,27 +407,22 @@ async def _read(response: httpx.Response, max_bytes: int, respect_robots: bool) 
             raise _Refused("rate_limited" if status == 429 else "http_5xx", f"HTTP {status}{asks}", wait)
         raise _Refused("http_5xx" if status >= 500 else "http_4xx", f"HTTP {status}")
     if respect_robots:
-        _refuse_opted_out(response.headers.get_list("x-robots-tag"))
+        words = opt_outs(response.headers.get_list("x-robots-tag"), ROBOT_NAME)
+        if words:
+            raise _Refused("opted_out", f"X-Robots-Tag says {', '.join(sorted(words))}")
     declared = response.headers.get("content-length", "")
     body = bytearray()
+    num_chunks = 0
     async for chunk in response.aiter_raw():
         body += chunk
         if len(body) > max_bytes:
             raise _Refused("too_large", f"more than {max_bytes / 2**20:.3g} MiB")
+        num_chunks += 1
+        if num_chunks % 64 == 0:  # chunks of a byte: thousands come at once, and deadlines would wait for them
+            await asyncio.sleep(0)
     if declared.isascii() and declared.isdigit() and len(body) != int(declared):
         raise _Refused("connection", "the body ended early")
     return bytes(body)
-
-
-def _refuse_opted_out(tags: Sequence[str]) -> None:
-    """`X-Robots-Tag: noai` or `appraiser: noai`; what is said to another robot by name does not count."""
-    for tag in tags:
-        name, colon, rest = tag.partition(":")
-        if colon and name.strip().lower() not in (ROBOT_NAME, "*") and "," not in name:
-            continue
-        words = {word.strip().lower() for word in (rest if colon else tag).split(",")}
-        if words & OPT_OUTS:
-            raise _Refused("opted_out", f"X-Robots-Tag says {', '.join(sorted(words & OPT_OUTS))}")
 
 
 def _retry_after(value: str | None) -> float | None:
@@ -421,7 +433,7 @@ def _retry_after(value: str | None) -> float | None:
         return float(value)
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # OverflowError: a year of eleven digits
         return None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())

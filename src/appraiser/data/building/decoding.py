@@ -54,8 +54,10 @@ async def decode_apart(pictures: Sequence[bytes], num_workers: int = CORES) -> D
 
 
 async def _apart(function: Callable[[Any], Any], argument: Any, num_workers: int = CORES) -> Any:
+    # In a thread, as the first call starts the workers: downloads would stand still for that second.
+    task = await asyncio.to_thread(_pool(num_workers).schedule, function, args=[argument], timeout=MAX_SECONDS)
     try:
-        return await asyncio.wrap_future(_pool(num_workers).schedule(function, args=[argument], timeout=MAX_SECONDS))
+        return await asyncio.wrap_future(task)
     except TimeoutError:
         return Undecodable("decode_timeout", f"not decoded within {MAX_SECONDS:g} s")
     except ProcessExpired as error:

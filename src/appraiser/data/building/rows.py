@@ -136,9 +136,9 @@ def local_picture(place: Any, source: Source) -> bytes:
     """
     is_hub_file = False
     if isinstance(place, Mapping):
-        if place.get("bytes"):
-            return bytes(place["bytes"])
-        place = place.get("path")
+        data, place = place.get("bytes"), place.get("path")
+        if data or (data is not None and place is None):  # b"" with a path: the picture lies there
+            return bytes(data)
         is_hub_file = source.folder is None and isinstance(place, str) and _is_in_hub_cache(Path(place))
     if not isinstance(place, str):
         raise RowProblem("no_image", f"{type(place).__name__} is no path, URL or picture")

@@ -1,5 +1,5 @@
-"""Faults put into a catalogue: what each does to its row and its picture. That they are found: test_faults.py of
-the integration tests."""
+"""Faults put into a catalogue: what each does to its row and its picture. That they are found:
+integration/test_faults_are_found.py."""
 
 import csv
 import io
