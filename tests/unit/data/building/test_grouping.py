@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import chain, random_looks, scene, stored
 
+from appraiser.data.building import grouping as grouping_module
 from appraiser.data.building.grouping import (
     MIN_GROUP_CAP,
     SPLITS,
@@ -104,6 +105,20 @@ def test_a_chain_of_look_alikes_does_not_swallow_the_catalogue():
     assert facts.num_links_over_cap > 0
     assert facts.num_near_duplicate_links + facts.num_groups == 200
     assert len(set(groups[40:])) == 160
+
+
+def test_a_picture_that_stands_in_many_rows_is_compared_once(monkeypatch):
+    compared = []
+    monkeypatch.setattr(
+        grouping_module, "near_duplicates", lambda looks: compared.append(len(looks)) or near_duplicates(looks)
+    )
+    looks = random_looks(4)
+    looks[3] = looks[2]  # another file that looks the same
+    rows = [2, 0, 1, 0, 1, 3, 0] * 300
+    groups, facts = group_rows([None] * len(rows), [f"hash{row}" for row in rows], looks[rows], seed=0)
+    assert compared == [4]
+    assert len(set(groups)) == len(set(zip(rows, groups, strict=True))) == 4
+    assert (facts.num_exact_duplicates, facts.num_links_over_cap) == (len(rows) - 4, 1)
 
 
 def test_evidence_of_title_or_bytes_is_joined_beyond_the_cap():
