@@ -41,6 +41,19 @@ class Augmentation:
         right, down = np.rint(rng.uniform(-self.shift, self.shift, 2) * image.size).astype(int).tolist()
         if right or down:
             rows = (np.arange(image.height) - down).clip(0, image.height - 1)
-            columns = (np.arange(image.width) - right).clip(0, image.width - 1)
-            image = Image.fromarray(np.asarray(image)[rows][:, columns])
+            image = Image.fromarray(_moved_right(np.asarray(image).take(rows, axis=0), right))
         return image
+
+
+def _moved_right(pixels: np.ndarray, by: int) -> np.ndarray:
+    """[H, W, 3] moved along its rows; the column at the border is repeated. Much faster than an index of columns."""
+    if by == 0:
+        return pixels
+    moved = np.empty_like(pixels)
+    if by > 0:
+        moved[:, by:] = pixels[:, :-by]
+        moved[:, :by] = pixels[:, :1]
+    else:
+        moved[:, :by] = pixels[:, -by:]
+        moved[:, by:] = pixels[:, -1:]
+    return moved
