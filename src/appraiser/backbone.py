@@ -157,6 +157,12 @@ class Backbone(Reader):
         """Parameters that are saved but never computed (the tower's last block)."""
         return self.network.model.vision_embed_tokens.img_processor.vision_model.unused_parameters()
 
+    def lower_tower_parameters(self, num_layers: int) -> list[torch.nn.Parameter]:
+        """Weights of the tower's embeddings and first layers."""
+        tower = self.network.model.vision_embed_tokens.img_processor.vision_model
+        parts = [tower.embeddings, tower.pre_layrnorm, *tower.encoder.layers[:num_layers]]
+        return [parameter for part in parts for parameter in part.parameters()]
+
     def patch_features(self, pixels: Tensor) -> Tensor:
         """[N, P, C] features of the tower for [N, 3, S, S] views."""
         vision = self.network.model.vision_embed_tokens.img_processor.vision_model

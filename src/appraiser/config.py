@@ -49,6 +49,9 @@ class ModelConfig(Section):
     """auto: `blocks` on a CPU (exact, and faster there), `sdpa` elsewhere."""
     num_crops: PositiveInt | None = None
     """Crop budget; unset: the data set's own."""
+    frozen_tower_layers: NonNegativeInt = 0
+    """So many first layers of the tower, and its embeddings, keep their weights in full training: what they see is
+    general, and their part of the backward pass falls away."""
     gradient_checkpointing: bool = False
     """Compute activations again instead of keeping them: about a third more time, far less memory."""
 

@@ -357,7 +357,9 @@ def prepare_model(config: RunConfig, data: ProductDataset) -> Backbone:
     if config.adapter.kind == "lora":
         backbone = attach_lora(backbone, config.adapter)
     else:
-        for parameter in backbone.unused_parameters():
+        frozen = config.model.frozen_tower_layers
+        still = backbone.lower_tower_parameters(frozen) if frozen else []
+        for parameter in (*backbone.unused_parameters(), *still):
             parameter.requires_grad_(False)
     if config.model.gradient_checkpointing:
         backbone.network.gradient_checkpointing_enable()
