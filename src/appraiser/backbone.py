@@ -153,6 +153,11 @@ class Backbone(Reader):
     def config(self) -> Phi3VConfig:
         return self.network.config
 
+    @property
+    def takes_any_mask(self) -> bool:
+        """Whether its attention takes a mask of any shape; flash and flex attention know padding and causality only."""
+        return self.network.config._attn_implementation in ("eager", "sdpa", "blocks")
+
     def unused_parameters(self) -> list[torch.nn.Parameter]:
         """Parameters that are saved but never computed (the tower's last block)."""
         return self.network.model.vision_embed_tokens.img_processor.vision_model.unused_parameters()

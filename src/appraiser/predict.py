@@ -6,55 +6,34 @@ Prompt and parser are those of training (`data/task.py`); what was trained is wr
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from appraiser.backbone import Backbone, Views, load
-from appraiser.data.batches import collate
+from appraiser.answer_grammar import closed_answers
+from appraiser.backbone import Backbone, load
+from appraiser.data.batches import Example, collate
 from appraiser.data.examples import prompt_example, views_of
-from appraiser.data.task import MAX_ANSWER_TOKENS, FieldValue, Language, ParsedAnswer, Task
-from appraiser.errors import CheckpointError
+from appraiser.data.task import MAX_ANSWER_TOKENS, FieldValue, ParsedAnswer
+from appraiser.errors import CheckpointError, ConfigError
 from appraiser.price_distribution import MAX_LENGTH, PriceDistribution, PriceGrammar, search_prices
+from appraiser.trained_task import PricePoint, TrainedTask, read_task
 
-TASK_FILE = "appraiser.json"
-TASK_FORMAT = 1
 # Prompt tokens of one batch: bounds memory, and lets short rows go in large batches.
 TOKENS_PER_BATCH = 16_384
 MAX_ROWS_PER_BATCH = 128
+# Processed pictures in memory at a time; rows of like length are looked for among these.
+WINDOW_BYTES = 256 << 20
+MAX_ROWS_PER_WINDOW = 4096
 
-
-PricePoint = Literal["answer", "median", "mean"]
-
-
-class TrainedTask(BaseModel):
-    """What a checkpoint was trained to answer; lies beside its weights as `appraiser.json`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: int = TASK_FORMAT
-    fields: tuple[str, ...] = ("title", "category", "price")
-    language: Language = "en"
-    question: str | None = None
-    currency: str | None = None
-    base: str | None = None
-    """Model under the adapter; None for full weights."""
-    price_point: PricePoint = "median"
-    """Which price of the distribution is predicted; chosen on the validation split."""
-    interval_80_log: float | None = None
-    """80 % of the calibration products' |ln(predicted / true price)| lie below it."""
-
-    @property
-    def task(self) -> Task:
-        return Task(self.fields, self.language, self.question)
+Pictures = Image.Image | Sequence[Image.Image]
+"""One picture, or several of one product."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +42,16 @@ class Prediction:
 
     Args:
         fields: what could be read of the answer.
-        price_interval: (low, high) that should hold the true price in 80 % of cases; None where not calibrated.
+        price_interval, price_interval_90: (low, high) that should hold the true price in 80 % and 90 % of cases; None
+            where not calibrated.
         confidence: geometric mean of the answer tokens' probabilities, 0 to 1.
         text: the raw answer.
         parsed: whether every field was there and readable.
         stopped: whether the answer ended by itself.
+        num_tokens: of the answer, its end included.
         price_distribution: all prices that the model holds possible; `fields` has one of them. None where the model
             wrote no price, or its tokenizer does not write digits one by one.
+        abstained: why the price was left out although there is one; None where it was not.
     """
 
     fields: dict[str, FieldValue]
@@ -79,7 +61,10 @@ class Prediction:
     text: str
     parsed: bool
     stopped: bool
+    num_tokens: int = 0
+    price_interval_90: tuple[float, float] | None = None
     price_distribution: PriceDistribution | None = None
+    abstained: str | None = None
 
     @property
     def title(self) -> str | None:
@@ -96,31 +81,81 @@ class Prediction:
         value = self.fields.get("price")
         return None if value is None else float(value)
 
+    @property
+    def uncertainty(self) -> float | None:
+        """Spread of ln price over the prices that the model holds possible: 0.1 is about 10 %; None without them."""
+        return None if self.price_distribution is None else self.price_distribution.spread
+
+    def interval(self, percent: int) -> tuple[float, float] | None:
+        """The price interval of 80 or 90 percent."""
+        return {80: self.price_interval, 90: self.price_interval_90}[percent]
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and tables."""
         low, high = self.price_interval or (None, None)
-        return self.fields | {
-            "currency": self.currency if self.price is not None else None,
-            "price_low": low,
-            "price_high": high,
-            "confidence": round(self.confidence, 4),
-            "parsed": self.parsed,
-            "text": self.text,
-        }
+        return (
+            self.fields
+            | {
+                "currency": self.currency if self.price is not None else None,
+                "price_low": low,
+                "price_high": high,
+                "confidence": round(self.confidence, 4),
+                "parsed": self.parsed,
+                "text": self.text,
+            }
+            | ({"abstained": self.abstained} if self.abstained else {})
+        )
 
 
 class Predictor:
-    """A model that answers, with the task it was trained on."""
+    """A model that answers, with the task it was trained on.
 
-    def __init__(self, backbone: Backbone, trained: TrainedTask, *, max_new_tokens: int = MAX_ANSWER_TOKENS) -> None:
+    Args:
+        closed: fields whose values have to be among those of training; the whole answer then follows its grammar, so
+            that it can always be read.
+        answer_share: leave prices out where the model is less sure than on this share of usual products.
+
+    Raises:
+        ConfigError: `closed` or `answer_share` ask for what this model does not know.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        trained: TrainedTask,
+        *,
+        max_new_tokens: int = MAX_ANSWER_TOKENS,
+        closed: Sequence[str] = (),
+        answer_share: float | None = None,
+    ) -> None:
         self.backbone = backbone
         self.trained = trained
         self.task = trained.task
         self.max_new_tokens = max_new_tokens
-        self._grammar = PriceGrammar.of(backbone, self.task)
+        self._grammar = PriceGrammar.of(backbone, self.task) if backbone.takes_any_mask else None
+        self._answers = closed_answers(backbone, trained, closed) if closed else None
+        if self._answers is not None:
+            self.max_new_tokens = max(max_new_tokens, self._answers.max_tokens)
+        self._max_spread: float | None = None
+        if answer_share is not None:
+            if trained.price_intervals is None:
+                raise ConfigError(
+                    "the model's prices were not calibrated, so it does not know how sure is usual",
+                    where="answer_share",
+                    fix="train it on a data set with calibration products, or let it answer always",
+                )
+            self._max_spread = trained.price_intervals.surest(answer_share)
 
     @classmethod
-    def load(cls, run_or_folder: str | Path, *, dtype: str = "float32", device: str | None = None) -> Predictor:
+    def load(
+        cls,
+        run_or_folder: str | Path,
+        *,
+        dtype: str = "float32",
+        device: str | None = None,
+        closed: Sequence[str] = (),
+        answer_share: float | None = None,
+    ) -> Predictor:
         """Load a run (its best checkpoint), a checkpoint, a model folder, an embedded model or a Hub id.
 
         Raises:
@@ -137,39 +172,51 @@ class Predictor:
         else:
             backbone = load(folder, dtype=dtype, device=device)
         backbone.model.eval()
-        return cls(backbone, trained)
+        return cls(backbone, trained, closed=closed, answer_share=answer_share)
 
-    def predict(
-        self,
-        images: Sequence[Image.Image | Sequence[Image.Image]],
-        progress: Callable[[int], None] | None = None,
-    ) -> list[Prediction]:
+    @property
+    def finds_distributions(self) -> bool:
+        """Whether answers come with all prices that the model holds possible."""
+        return self._grammar is not None
+
+    def predict(self, images: Iterable[Pictures], progress: Callable[[int], None] | None = None) -> list[Prediction]:
         """Answer for every picture, or every group of pictures of one product, in the order given.
 
-        Pictures are RGB (`data.pictures.decode` makes them so). Rows of like length are answered together.
+        Pictures are RGB (`data.pictures.decode` makes them so). They are taken as they are needed, so an iterator that
+        decodes keeps few of them in memory. Rows of like length are answered together.
         """
-        rows = [[image] if isinstance(image, Image.Image) else list(image) for image in images]
-        return self._predict_views([views_of(row, self.backbone) for row in rows], progress)
+        answers: list[Prediction] = []
+        for window in self._windows(images):
+            found: dict[int, Prediction] = {}
+            for positions in _batches([len(example.input_ids) for example in window]):
+                found |= zip(positions, self._generate([window[position] for position in positions]), strict=True)
+                if progress:
+                    progress(len(answers) + len(found))
+            answers += [found[position] for position in range(len(window))]
+        return answers
 
-    def _predict_views(
-        self, rows: Sequence[Sequence[Views]], progress: Callable[[int], None] | None = None
-    ) -> list[Prediction]:
-        """`predict` for pictures that are already processed."""
-        examples = [prompt_example(self.backbone, self.task, str(i), pictures) for i, pictures in enumerate(rows)]
-        answers: dict[int, Prediction] = {}
-        for positions in _batches([len(example.input_ids) for example in examples]):
-            batch = [examples[position] for position in positions]
-            for position, answer in zip(positions, self._generate(batch), strict=True):
-                answers[position] = answer
-            if progress:
-                progress(len(answers))
-        return [answers[position] for position in range(len(examples))]
+    def _windows(self, images: Iterable[Pictures]) -> Iterator[list[Example]]:
+        """Prompts with their processed pictures, as many as may be in memory at a time."""
+        window: list[Example] = []
+        size = 0
+        for number, given in enumerate(images):
+            pictures = views_of([given] if isinstance(given, Image.Image) else given, self.backbone)
+            window.append(prompt_example(self.backbone, self.task, str(number), pictures))
+            size += sum(picture.pixels.nbytes for picture in pictures)
+            if size >= WINDOW_BYTES or len(window) >= MAX_ROWS_PER_WINDOW:
+                yield window
+                window, size = [], 0
+        if window:
+            yield window
 
     @torch.inference_mode()
-    def _generate(self, examples: Sequence[Any]) -> list[Prediction]:
+    def _generate(self, examples: Sequence[Example]) -> list[Prediction]:
         """Greedy answers of one left-padded batch."""
         batch = collate(examples, self.backbone, padding_side="left").to(self.backbone.device)
         inputs = {key: value for key, value in batch.inputs.items() if key != "position_ids"}
+        prompt_length = inputs["input_ids"].shape[1]
+        grammar = self._answers
+        allowed = None if grammar is None else lambda _, ids: grammar.allowed(ids[prompt_length:].tolist())
         was_training = self.backbone.model.training
         self.backbone.model.eval()
         output = self.backbone.model.generate(
@@ -179,9 +226,9 @@ class Predictor:
             eos_token_id=self.backbone.stop_token_ids,
             return_dict_in_generate=True,
             output_logits=True,
+            prefix_allowed_tokens_fn=allowed,
         )
         self.backbone.model.train(was_training)
-        prompt_length = inputs["input_ids"].shape[1]
         ids = output.sequences[:, prompt_length:]
         chosen = [
             step.float().log_softmax(-1).gather(1, ids[:, position : position + 1]).squeeze(1)
@@ -230,23 +277,41 @@ class Predictor:
         price = price_at(self.trained.price_point, distribution, parsed)
         found = parsed.fields | ({} if price is None else {"price": price})
         fields = {name: found[name] for name in self.task.fields if name in found}
+        is_whole = len(fields) == len(self.task.fields)
+        abstained = self._abstention(distribution) if "price" in fields else None
+        if abstained:
+            del fields["price"]
         return Prediction(
             fields=fields,
             currency=self.trained.currency,
-            price_interval=self._interval(fields.get("price")),
+            price_interval=self._interval(fields.get("price"), distribution, 80),
+            price_interval_90=self._interval(fields.get("price"), distribution, 90),
             confidence=math.exp(sum(log_probabilities[:length]) / max(1, length)),
             text=text,
-            parsed=len(fields) == len(self.task.fields),
+            parsed=is_whole,
             stopped=end is not None,
+            num_tokens=length,
             price_distribution=distribution,
+            abstained=abstained,
         )
 
-    def _interval(self, price: FieldValue | None) -> tuple[float, float] | None:
-        """Conformal 80 % interval about the predicted price."""
-        if price is None or self.trained.interval_80_log is None:
+    def _interval(
+        self, price: FieldValue | None, distribution: PriceDistribution | None, percent: int
+    ) -> tuple[float, float] | None:
+        """Calibrated interval about the predicted price."""
+        if price is None or self.trained.price_intervals is None:
             return None
-        factor = math.exp(self.trained.interval_80_log)
-        return (float(price) / factor, float(price) * factor)
+        spread = None if distribution is None else distribution.spread
+        return self.trained.price_intervals.around(float(price), spread, percent)
+
+    def _abstention(self, distribution: PriceDistribution | None) -> str | None:
+        if self._max_spread is None:
+            return None
+        if distribution is None:
+            return "no price distribution: how sure the model is cannot be said"
+        if distribution.spread <= self._max_spread:
+            return None
+        return f"prices from {distribution.quantile(0.1):.0f} to {distribution.quantile(0.9):.0f} seem possible"
 
 
 def price_at(point: PricePoint, distribution: PriceDistribution | None, answer: ParsedAnswer) -> float | None:
@@ -277,22 +342,3 @@ def checkpoint_folder(run_or_folder: str | Path) -> str:
             fix="train again with a smaller run.eval_every",
         )
     return str(run_or_folder)
-
-
-def read_task(folder: str) -> TrainedTask:
-    """The task beside the weights; the default task for models that were not trained here."""
-    path = Path(folder) / TASK_FILE
-    if not path.is_file():
-        return TrainedTask()
-    try:
-        return TrainedTask.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, ValidationError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or newer than this appraiser: {error}",
-            fix="train it again, or copy it again from where it works",
-        ) from None
-
-
-def write_task(folder: Path, trained: TrainedTask) -> None:
-    """Write `appraiser.json`."""
-    (folder / TASK_FILE).write_text(trained.model_dump_json(indent=2) + "\n", encoding="utf-8")

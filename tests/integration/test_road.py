@@ -15,16 +15,19 @@ from appraiser import Predictor, build_dataset, evaluate, make_catalogue, train
 from appraiser.batch_predict import predict_source, write_rows
 from appraiser.config import config_from, load_config
 from appraiser.data.dataset import open_dataset
+from appraiser.data.pictures import decode
 from appraiser.errors import CheckpointError, ConfigError, DataError
 from appraiser.evaluation.evaluate import save_result
+from appraiser.price_intervals import PriceIntervals
+from appraiser.trained_task import TrainedTask, read_task
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model, a catalogue of 120 products at 64 px and its data set."""
+    """A model, a catalogue of 120 products and 8 pairs of twins at 64 px, and its data set."""
     root = tmp_path_factory.mktemp("road")
     tiny_backbone(root / "model")
-    make_catalogue(root / "catalogue", 120, seed=3, size=64)
+    make_catalogue(root / "catalogue", 120, seed=3, size=64, twins=8)
     build_dataset(root / "catalogue", root / "dataset")
     return root
 
@@ -84,13 +87,73 @@ def test_evaluation_fills_the_report(run: Path, place: Path) -> None:
             assert set(part["price"][metric]) == {"value", "low", "high"}
         assert {"exact", "chrf", "visible_words"} <= set(part["title"])
         assert {"accuracy", "macro_f1"} <= set(part["category"])
-    assert set(scores["controls"]) == {"shuffled", "same_category", "blank"}
-    assert {"global_median", "category_median", "knn", "ridge"} <= set(scores["baselines"])
+    assert set(scores["controls"]) == {"shuffled", "same_category", "blank", "surroundings"}
+    assert {"global_median", "category_median", "prior", "knn", "ridge"} <= set(scores["baselines"])
+    assert set(scores["differences"]) == {*scores["controls"], *scores["baselines"], "before"}
+    assert scores["reasoning"]["n"] + scores["reasoning"]["n_too_small"] == 8
+    assert set(scores["slices"]) <= {"category", "price band", "picture size"}  # 12 products: few are large enough
+    assert sum(map(sum, scores["confusion"]["counts"])) == scores["n"]
+    assert [len(near) for near in result.neighbours] == [5] * scores["n"]
+    assert {"train/loss", "eval/score"} <= set(scores["curves"])
     # The oracle knows the rule, not the noise: sigma 0.12 is about 8 % in the median.
     assert scores["oracle"]["price"]["median_ape"]["value"] < 0.25
     page = save_result(result, place / "report")
     assert json.loads((place / "report/report.json").read_text())["n"] == scores["n"]
     assert page.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_answers_do_not_depend_on_how_many_pictures_are_in_memory(
+    run: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import appraiser.predict as predict
+
+    predictor = Predictor.load(run)
+    records = list(open_dataset(place / "dataset").split("val"))
+    pictures = [[decode(data) for data in record.images] for record in records]
+    together = predictor.predict(pictures)
+    monkeypatch.setattr(predict, "MAX_ROWS_PER_WINDOW", 2)
+    done: list[int] = []
+    apart = predictor.predict(iter(pictures), done.append)
+    assert [p.text for p in apart] == [p.text for p in together]
+    assert done == sorted(done)
+    assert done[-1] == len(records)
+
+
+def test_closed_answers_can_always_be_read(run: Path, place: Path) -> None:
+    """A model of four steps writes nothing readable by itself; within the grammar it cannot but."""
+    open_answers = evaluate(run, place / "dataset", controls=(), with_baselines=False, before=False).scores
+    assert open_answers["parse_rate"]["value"] < 1
+    closed = evaluate(run, place / "dataset", controls=(), with_baselines=False, before=False, closed=["category"])
+    assert closed.scores["parse_rate"]["value"] == 1.0
+    known = set(open_dataset(place / "dataset").split("train").column("category"))
+    assert {prediction.category for prediction in closed.predictions} <= known
+    assert closed.scores["closed"] == ["category"]
+
+
+def test_unsure_prices_are_left_out_when_asked(run: Path, place: Path) -> None:
+    with pytest.raises(ConfigError, match="not calibrated"):
+        Predictor.load(run, answer_share=0.5)
+    intervals = PriceIntervals(bounds={80: 0.5}, scaled=False, spreads=(0.0,) * 20)
+    trained = read_task(str(run / "best")).model_copy(update={"price_intervals": intervals})
+    predictor = Predictor(Predictor.load(run).backbone, trained, closed=["category"], answer_share=0.5)
+    record = open_dataset(place / "dataset").split("test")[0]
+    (answer,) = predictor.predict([decode(record.images[0])])
+    assert answer.parsed
+    assert answer.price is None
+    assert answer.price_interval is None
+    assert answer.abstained
+    assert answer.as_dict()["abstained"] == answer.abstained
+
+
+def test_any_column_can_be_a_field(place: Path) -> None:
+    fields = ["category", "category1_code", "price"]
+    train(settings(place, "colours", data={"fields": fields}, run={"steps": 1}))
+    predictor = Predictor.load(place / "colours")
+    assert set(predictor.trained.choices) == {"category", "category1_code"}
+    scores = evaluate(place / "colours", place / "dataset").scores
+    assert {"accuracy", "macro_f1", "chrf"} <= set(scores["fields"]["category1_code"])
+    assert "category1_code" in scores["baselines"]["ridge"]["fields"]
+    assert "category1_code" in scores["differences"]["shuffled"]
 
 
 def test_prediction_of_a_picture_a_folder_and_a_table(run: Path, place: Path) -> None:
@@ -185,9 +248,18 @@ def test_w_and_b_mirrors_offline(place: Path) -> None:
 def test_calibration_is_written_beside_the_best_weights(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import appraiser.training.trainer as trainer
 
-    monkeypatch.setattr(trainer, "conformal_quantile", lambda residuals: 0.5)
+    intervals = PriceIntervals(bounds={80: 0.5, 90: 0.7}, scaled=False, spreads=(0.1,) * 20)
+
+    def calibrated(predictor: Predictor, validation: Any, calibration: Any) -> tuple[TrainedTask, None]:
+        assert len(validation) > 0
+        assert len(calibration) > 0
+        return predictor.trained.model_copy(update={"price_intervals": intervals}), None
+
+    monkeypatch.setattr(trainer, "calibrated", calibrated)
     train(settings(place, "calibrated", run={"steps": 1}))
-    assert Predictor.load(place / "calibrated").trained.interval_80_log == 0.5
+    trained = Predictor.load(place / "calibrated").trained
+    assert trained.price_intervals == intervals
+    assert set(trained.choices) == {"category"}  # titles are no closed list
 
 
 def test_a_data_set_without_prices_and_titles_works(place: Path) -> None:

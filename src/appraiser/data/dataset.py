@@ -2,6 +2,7 @@
 
 train-*.parquet  val-*.parquet  calib-*.parquet  test-*.parquet     one row per product record, pictures inside
 quarantine.parquet                                                  row, reason, detail of what was left out
+twins.parquet                                                       pairs that differ in one attribute, if there are any
 manifest.json    README.md                                          counts that add up, hashes, data set card
 """
 
@@ -57,6 +58,8 @@ class Manifest(BaseModel):
     """What was put right or is worth a look, in rows kept. Empty in data sets of earlier builds."""
     notes: list[str] = []
     """What was said of the source when it was opened, such as splits and files that were left aside."""
+    twins: int = 0
+    """Pairs of pictures in twins.parquet, for evaluation alone."""
     content_sha256: str
     """Over every record's id, split, values and picture hashes: equal for two builds of the same data."""
     files: dict[str, str]

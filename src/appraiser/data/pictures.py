@@ -73,6 +73,12 @@ def decode(data: bytes) -> Image.Image:
     return to_rgb(_open(data))
 
 
+def picture_size(data: bytes) -> tuple[int, int]:
+    """(width, height) of a stored picture, which is upright, from its header."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        return image.size
+
+
 def prepare(data: bytes) -> StoredPicture:
     """Decode, and choose what to store: the bytes themselves where they already are plain RGB JPEG or PNG."""
     image = _open(data)

@@ -111,11 +111,15 @@ class Task:
     def format(self, values: Mapping[str, FieldValue]) -> str:
         """The target text for a record's values; all fields of the task must be present."""
         parts = []
-        for position, field in enumerate(self.fields):
-            value = values[field]
-            text = format_price(float(value)) if field == "price" else str(value)
-            parts.append(f"{self.label(field)}: {text if position == 0 else self._escape(text)}")
+        for field in self.fields:
+            parts.append(f"{self.label(field)}: {self.written(field, values[field])}")
         return ", ".join(parts)
+
+    def written(self, field: str, value: FieldValue) -> str:
+        """A field's value as answers hold it: prices in their form, in other than the first field labels escaped."""
+        if field == "price":
+            return format_price(float(value))
+        return str(value) if field == self.fields[0] else self._escape(str(value))
 
     def parse(self, answer: str) -> ParsedAnswer:
         """Read an answer; the inverse of `format`. What cannot be read is missing from `fields`, never guessed."""

@@ -1,4 +1,4 @@
-"""What cheap methods score on the same rows: medians, and neighbours and ridge on features of the model's first tower.
+"""What cheap methods answer for the same rows: medians, and neighbours and linear models on the model's first tower.
 
 A fine-tuned model has to beat all of them to be worth its training.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,15 +21,27 @@ from appraiser.backbone import Backbone
 from appraiser.data.examples import RecordSequence, views_of
 from appraiser.data.pictures import decode
 from appraiser.data.records import ProductRecord
-from appraiser.evaluation.metrics import Scores, category_scores, price_scores, title_scores
+from appraiser.data.task import FieldValue
+from appraiser.evaluation.metrics import Columns, is_closed, sentence_chrf
+from appraiser.evaluation.scores import value_of
 
 NUM_NEIGHBOURS = 5
 # Training records whose features are computed: enough for the methods, bounded for large catalogues.
 MAX_TRAIN_RECORDS = 20_000
 PICTURES_PER_BATCH = 32
+MAX_TYPICAL = 60
+"""Titles among which the most typical one is looked for: each is compared with each."""
 
 Features = NDArray[np.float32]
-Part = dict[str, Scores]
+Values = dict[str, list[FieldValue]]
+
+
+@dataclass(frozen=True)
+class CheapAnswers:
+    """Columns of answers by method, and which training records look most like each target, nearest first."""
+
+    methods: dict[str, Columns]
+    neighbours: list[list[ProductRecord]]
 
 
 @torch.inference_mode()
@@ -43,83 +56,85 @@ def tower_features(records: RecordSequence, backbone: Backbone) -> Features:
     return np.concatenate(rows)
 
 
-def score_parts(
-    targets: Sequence[ProductRecord],
-    price: Sequence[float | None] | None = None,
-    title: Sequence[str | None] | None = None,
-    category: Sequence[str | None] | None = None,
-) -> Part:
-    """Scores of predicted columns against records; columns that are None, or that records lack, are left out."""
-    part: Part = {}
-    if price is not None and targets[0].price is not None:
-        part["price"] = price_scores(price, [record.price or 0.0 for record in targets])
-    if title is not None and targets[0].title is not None:
-        part["title"] = title_scores(title, [record.title or "" for record in targets])
-    if category is not None and targets[0].category is not None:
-        part["category"] = category_scores(category, [record.category or "" for record in targets])
-    return part
+def baseline_answers(
+    train: RecordSequence, targets: Sequence[ProductRecord], fields: Sequence[str], backbone: Backbone
+) -> CheapAnswers:
+    """Answers of all baselines to the fields that every training record has.
 
-
-def baselines(train: RecordSequence, targets: Sequence[ProductRecord], backbone: Backbone) -> dict[str, Part]:
-    """All baselines for the fields that the records have.
-
-    global_median: one price for everything, the most common category. category_median: the training median of the
-    *true* category, which no method without the truth can know. knn: price (geometric mean), title and category of the
-    nearest training pictures by cosine. ridge: ridge regression of log price and logistic regression of the category.
+    global_median: one price for everything. prior: the best guess without a picture, namely that price, the most
+    common category, the most typical title. category_median: the training median of the *true* category, which no
+    method without the truth can know. knn: price (geometric mean), labels (majority) and title (the nearest one's) of
+    the nearest training pictures by cosine. ridge: ridge regression of log price and logistic regression of labels.
 
     Args:
         backbone: the model before fine-tuning; its tower gives the features.
     """
-    limit = min(len(train), MAX_TRAIN_RECORDS)
-    known = [train[position] for position in range(limit)]
-    result = _medians(known, targets)
-    known_features = tower_features(known, backbone)
-    target_features = tower_features(targets, backbone)
+    known = [train[position] for position in range(min(len(train), MAX_TRAIN_RECORDS))]
+    values: Values = {}
+    for field in fields:
+        column = [value_of(record, field) for record in known]
+        if all(value is not None for value in column):
+            values[field] = [value for value in column if value is not None]
+    methods = _guesses(values, targets)
+    known_features, features = tower_features(known, backbone), tower_features(targets, backbone)
     scaler = StandardScaler().fit(known_features)
-    known_features, target_features = scaler.transform(known_features), scaler.transform(target_features)
-    result["knn"] = _nearest(known, targets, known_features, target_features)
-    result["ridge"] = _linear(known, targets, known_features, target_features)
-    return {name: part for name, part in result.items() if part}
+    known_features, features = scaler.transform(known_features), scaler.transform(features)
+    index = NearestNeighbors(n_neighbors=min(NUM_NEIGHBOURS, len(known)), metric="cosine").fit(known_features)
+    nearest: list[list[int]] = index.kneighbors(features, return_distance=False).tolist()
+    methods["knn"] = {field: [_agreed(field, column, row) for row in nearest] for field, column in values.items()}
+    methods["ridge"] = {
+        field: answers
+        for field, column in values.items()
+        if (answers := _linear(field, column, known_features, features)) is not None
+    }
+    return CheapAnswers(
+        {name: columns for name, columns in methods.items() if columns},
+        [[known[position] for position in row] for row in nearest],
+    )
 
 
-def _medians(known: Sequence[ProductRecord], targets: Sequence[ProductRecord]) -> dict[str, Part]:
-    prices = [record.price for record in known if record.price is not None]
-    overall = statistics.median(prices) if prices else None
-    common = Counter(record.category for record in known).most_common(1)[0][0]
-    result = {"global_median": score_parts(targets, [overall] * len(targets), category=[common] * len(targets))}
-    if prices and targets[0].category is not None:
-        by_category: dict[str | None, list[float]] = defaultdict(list)
-        for record in known:
-            by_category[record.category].append(record.price or 0.0)
-        medians = {category: statistics.median(values) for category, values in by_category.items()}
-        result["category_median"] = score_parts(targets, [medians.get(r.category, overall) for r in targets])
-    return result
+def _guesses(values: Values, targets: Sequence[ProductRecord]) -> dict[str, Columns]:
+    """What can be said without looking at the picture."""
+    prior = {field: [_best_guess(field, column)] * len(targets) for field, column in values.items()}
+    methods: dict[str, Columns] = {"prior": prior}
+    if "price" in values:
+        methods["global_median"] = {"price": prior["price"]}
+    if "price" in values and "category" in values:
+        by_category: dict[FieldValue | None, list[float]] = defaultdict(list)
+        for category, price in zip(values["category"], values["price"], strict=True):
+            by_category[category].append(float(price))
+        medians = {category: statistics.median(prices) for category, prices in by_category.items()}
+        overall = prior["price"][0]
+        methods["category_median"] = {"price": [medians.get(record.category, overall) for record in targets]}
+    return methods
 
 
-def _nearest(
-    known: Sequence[ProductRecord], targets: Sequence[ProductRecord], known_features: Features, features: Features
-) -> Part:
-    count = min(NUM_NEIGHBOURS, len(known))
-    index = NearestNeighbors(n_neighbors=count, metric="cosine").fit(known_features)
-    neighbours = [[known[i] for i in row] for row in index.kneighbors(features, return_distance=False)]
-    prices = None
-    if known[0].price is not None:
-        prices = [float(np.exp(np.mean([np.log(n.price or 1.0) for n in row]))) for row in neighbours]
-    categories = [Counter(n.category for n in row).most_common(1)[0][0] for row in neighbours]
-    return score_parts(targets, prices, [row[0].title for row in neighbours], categories)
+def _best_guess(field: str, column: Sequence[FieldValue]) -> FieldValue:
+    if field == "price":
+        return statistics.median(map(float, column))
+    if field == "category" or is_closed(column):
+        return Counter(column).most_common(1)[0][0]
+    some = [str(column[i * len(column) // MAX_TYPICAL]) for i in range(MAX_TYPICAL)]
+    return max(dict.fromkeys(some), key=lambda title: sum(sentence_chrf(title, other) for other in some))
+
+
+def _agreed(field: str, column: Sequence[FieldValue], rows: Sequence[int]) -> FieldValue:
+    """What neighbours, nearest first, say together."""
+    found = [column[row] for row in rows]
+    if field == "price":
+        return float(np.exp(np.mean(np.log([float(price) for price in found]))))
+    return Counter(found).most_common(1)[0][0] if field == "category" or is_closed(column) else found[0]
 
 
 def _linear(
-    known: Sequence[ProductRecord], targets: Sequence[ProductRecord], known_features: Features, features: Features
-) -> Part:
-    prices = categories = None
-    if known[0].price is not None:
+    field: str, column: Sequence[FieldValue], known_features: Features, features: Features
+) -> list[FieldValue] | None:
+    """Prices by ridge regression of their logarithm, labels by logistic regression; None for free text."""
+    if field == "price":
         # alpha: features are standardised and often outnumber a small catalogue's rows.
-        model = Ridge(alpha=float(known_features.shape[1])).fit(
-            known_features, np.log([record.price or 1.0 for record in known])
-        )
-        prices = [float(price) for price in np.exp(model.predict(features))]
-    if len({record.category for record in known}) > 1:
-        classifier = LogisticRegression(C=0.01, max_iter=300).fit(known_features, [r.category for r in known])
-        categories = [str(category) for category in classifier.predict(features)]
-    return score_parts(targets, prices, category=categories)
+        model = Ridge(alpha=float(known_features.shape[1])).fit(known_features, np.log([float(p) for p in column]))
+        return [float(price) for price in np.exp(model.predict(features))]
+    if not (field == "category" or is_closed(column)) or len(set(column)) == 1:
+        return None
+    classifier = LogisticRegression(C=0.01, max_iter=300).fit(known_features, [str(value) for value in column])
+    return [str(label) for label in classifier.predict(features)]

@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import json
+import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import transformers
 from PIL import Image
 
 from appraiser import __version__
-from appraiser.backbone import load
+from appraiser.backbone import Backbone, load
 from appraiser.config import RunConfig, load_config
 from appraiser.data.dataset import ProductDataset, open_dataset
 from appraiser.data.pictures import decode
 from appraiser.data.records import ProductRecord
+from appraiser.data.twins import read_twins
 from appraiser.errors import DataError
-from appraiser.evaluation.baselines import MAX_TRAIN_RECORDS, Part, baselines, score_parts
+from appraiser.evaluation.baselines import MAX_TRAIN_RECORDS, baseline_answers
 from appraiser.evaluation.controls import CONTROLS, control_predictions
-from appraiser.evaluation.metrics import Score, interval_coverage, score, visible_words
+from appraiser.evaluation.intervals import risk_coverage
+from appraiser.evaluation.metrics import Columns, absolute_percentage_errors
+from appraiser.evaluation.reasoning import reasoning_scores
+from appraiser.evaluation.scores import Truth, columns_of, differences, score_columns, score_predictions
+from appraiser.evaluation.slices import slices
+from appraiser.evaluation.verdict import verdict
 from appraiser.predict import Prediction, Predictor, checkpoint_folder
 
-REPORT_FORMAT = 1
+REPORT_FORMAT = 2
+MAX_CONFUSED = 25
+"""Categories in the confusion table; the rarer ones are counted together."""
+OTHER_LABELS = "(others)"
+
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -34,52 +49,14 @@ class EvalResult:
     Args:
         scores: the document of `report.json`.
         records, predictions: what was scored, row by row.
+        neighbours: the training products that look most like each, nearest first; empty without baselines.
     """
 
     scores: dict[str, Any]
     records: list[ProductRecord]
     predictions: list[Prediction]
     verdict: list[str] = field(default_factory=list)
-
-
-def score_predictions(
-    records: Sequence[ProductRecord], predictions: Sequence[Prediction], fields: Sequence[str]
-) -> dict[str, Any]:
-    """Parse and stop rates, and the scores of every field of the task that the records have."""
-    part: dict[str, Any] = {
-        "n": len(records),
-        "parse_rate": score([p.parsed for p in predictions]),
-        "stop_rate": score([p.stopped for p in predictions]),
-    }
-    part |= score_parts(
-        records,
-        price=[p.price for p in predictions] if "price" in fields else None,
-        title=[p.title for p in predictions] if "title" in fields else None,
-        category=[p.category for p in predictions] if "category" in fields else None,
-    )
-    if "price" in part and any(p.price_interval for p in predictions):
-        prices = [record.price or 0.0 for record in records]
-        part["price"]["interval_80_coverage"] = interval_coverage([p.price_interval for p in predictions], prices)
-    words = [(record.extra or {}).get("truth_visible_words") for record in records]
-    if "title" in part and all(words):
-        part["title"]["visible_words"] = visible_words([p.title for p in predictions], [str(w) for w in words])
-    return part
-
-
-def validation_score(part: dict[str, Any], category_median_ape: float | None) -> float:
-    """What chooses the best checkpoint: the mean over the fields present of price skill, chrF / 100 and accuracy.
-
-    Price skill is 1 - median APE / median APE of the category median; it falls below 0 for a model that is worse.
-    """
-    found: list[float] = []
-    if "price" in part:
-        reference = category_median_ape or 1.0
-        found.append(1.0 - part["price"]["median_ape"]["value"] / reference)
-    if "title" in part:
-        found.append(part["title"]["chrf"]["value"] / 100)
-    if "category" in part:
-        found.append(part["category"]["accuracy"]["value"])
-    return float(np.mean(found)) if found else part["parse_rate"]["value"]
+    neighbours: list[list[ProductRecord]] = field(default_factory=list)
 
 
 def evaluate(
@@ -91,14 +68,16 @@ def evaluate(
     with_baselines: bool = True,
     before: bool = True,
     limit: int | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    closed: Sequence[str] = (),
+    progress: Progress | None = None,
 ) -> EvalResult:
     """Evaluate a run, a model folder or a loaded predictor on one split.
 
     Args:
-        controls: wrong-picture controls to run, of shuffled, same_category and blank.
+        controls: wrong-picture controls to run, of shuffled, same_category, blank and surroundings.
         before: also score the model that fine-tuning started from.
-        limit: only the first so many records.
+        limit: only the first so many records, and pairs of twins.
+        closed: fields whose answers have to be among the values of training (for models that are loaded here).
         progress: called with (what, done, total).
 
     Raises:
@@ -106,21 +85,19 @@ def evaluate(
         CheckpointError: no model there.
     """
     data = dataset if isinstance(dataset, ProductDataset) else open_dataset(dataset)
-    predictor = model if isinstance(model, Predictor) else Predictor.load(model)
+    predictor = model if isinstance(model, Predictor) else Predictor.load(model, closed=closed)
     all_records = data.split(split)
     records = [all_records[position] for position in range(min(limit or len(all_records), len(all_records)))]
-    _check_fields(predictor, records)
-
-    def answer(what: str, pictures: Sequence[Sequence[Image.Image]], by: Predictor) -> list[Prediction]:
-        def report(done: int) -> None:
-            if progress:
-                progress(what, done, len(records))
-
-        return by.predict(pictures, report)
-
-    own = [[decode(picture) for picture in record.images] for record in records]
+    fields = predictor.task.fields
+    truth = Truth.of(records, fields)
+    if records and not truth.columns:
+        raise DataError(
+            f"the model answers {', '.join(fields)}; the data set has none of these",
+            fix="build the data set with these columns (--map), or train on this data set",
+        )
+    scoring = _Scoring(predictor, records, truth, progress)
     started = time.perf_counter()
-    predictions = answer("test pictures", own, predictor)
+    predictions = scoring.answer("test pictures", scoring.pictures())
     seconds = time.perf_counter() - started
     scores: dict[str, Any] = {
         "format": REPORT_FORMAT,
@@ -131,30 +108,160 @@ def evaluate(
         "split": split,
         "seconds": round(seconds, 3),
         "products_per_s": round(len(records) / seconds, 3),
+        "device": str(predictor.backbone.device),
+        "price_point": predictor.trained.price_point,
     }
-    fields = predictor.task.fields
-    scores |= score_predictions(records, predictions, fields)
-    scores["controls"] = {
-        name: score_predictions(records, control_predictions(name, records, predictions, predictor.predict), fields)
-        for name in controls
-        if name != "same_category" or records[0].category is not None
-    }
+    if closed:
+        scores["closed"] = list(closed)
+    scores |= score_predictions(truth, predictions, fields)
+    answers = columns_of(predictions, fields)
+    rivals: dict[str, Columns] = {}
+    scores["controls"] = {}
+    for name in controls:
+        if name == "same_category" and "category" not in truth.columns:
+            continue
+        shown = control_predictions(name, records, predictions, partial(scoring.answer, f"{name} pictures"))
+        scores["controls"][name] = score_predictions(truth, shown, fields)
+        rivals[name] = columns_of(shown, fields)
+    neighbours: list[list[ProductRecord]] = []
     base = base_of(model)
     if with_baselines or before:
-        base_backbone = load(base, num_crops=predictor.backbone.num_crops) if base else predictor.backbone
+        first = _untrained(base, predictor)
         if with_baselines:
             known = _reference(model, data).split("train")
             scores["baseline_records"] = min(len(known), MAX_TRAIN_RECORDS)
-            scores["baselines"] = baselines(known, records, base_backbone)
+            cheap = baseline_answers(known, records, fields, first)
+            scores["baselines"] = {name: score_columns(truth, columns) for name, columns in cheap.methods.items()}
+            rivals |= cheap.methods
+            neighbours = cheap.neighbours
         if before and base:
-            untrained = Predictor(base_backbone, predictor.trained.model_copy(update={"interval_80_log": None}))
-            scores["before"] = score_predictions(records, answer("before fine-tuning", own, untrained), fields)
+            untrained = Predictor(first, predictor.trained.model_copy(update={"price_intervals": None}))
+            shown = scoring.answer("before fine-tuning", scoring.pictures(), untrained)
+            scores["before"] = score_predictions(truth, shown, fields)
+            rivals["before"] = columns_of(shown, fields)
     oracle = [(record.extra or {}).get("truth_oracle_price") for record in records]
-    if all(price is not None for price in oracle):
-        scores["oracle"] = score_parts(records, price=[float(price) for price in oracle if price is not None])
-    result = EvalResult(scores, records, predictions, verdict(scores))
+    if "price" in truth.columns and all(price is not None for price in oracle):
+        scores["oracle"] = score_columns(truth, {"price": [float(price) for price in oracle if price is not None]})
+    scores["differences"] = differences(truth, answers, rivals)
+    scores |= _closer_look(truth, records, predictions, answers)
+    if data.manifest.twins:
+        scores["reasoning"] = _reasoning(scoring, data, limit)
+    scores["data"] = _data_facts(data)
+    scores["versions"] = {
+        "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
+    }  # fmt: skip
+    config = config_of(model)
+    if config is not None:
+        scores["settings"] = config.model_dump(mode="json")
+        scores["curves"] = _curves(run_of(model))
+    result = EvalResult(scores, records, predictions, verdict(scores), neighbours)
     scores["verdict"] = result.verdict
     return result
+
+
+class _Scoring:
+    """The products of an evaluation, and how a model answers for them."""
+
+    def __init__(
+        self, predictor: Predictor, records: Sequence[ProductRecord], truth: Truth, progress: Progress | None
+    ) -> None:
+        self.predictor = predictor
+        self.records = records
+        self.truth = truth
+        self.progress = progress
+
+    def pictures(self) -> Iterable[Sequence[Image.Image]]:
+        """Decoded as they are needed: together they may be larger than memory."""
+        return ([decode(data) for data in record.images] for record in self.records)
+
+    def answer(
+        self,
+        what: str,
+        pictures: Iterable[Sequence[Image.Image]],
+        by: Predictor | None = None,
+        total: int | None = None,
+    ) -> list[Prediction]:
+        def report(done: int) -> None:
+            if self.progress:
+                self.progress(what, done, total or len(self.records))
+
+        return (by or self.predictor).predict(pictures, report)
+
+
+def _untrained(base: str | None, predictor: Predictor) -> Backbone:
+    """The model that fine-tuning started from, with the same crops; the model itself where nothing is known."""
+    if base is None:
+        return predictor.backbone
+    return load(base, num_crops=predictor.backbone.num_crops, device=predictor.backbone.device)
+
+
+def _closer_look(
+    truth: Truth, records: Sequence[ProductRecord], predictions: Sequence[Prediction], answers: Columns
+) -> dict[str, Any]:
+    """Slices, confusion of categories, and what abstaining would buy."""
+    found: dict[str, Any] = {"slices": slices(records, truth, answers)}
+    if "category" in truth.columns and "category" in answers:
+        found["confusion"] = confusion(*truth.known("category", answers["category"]))
+    if "price" in truth.columns and any(p.uncertainty is not None for p in predictions):
+        errors = absolute_percentage_errors(*truth.known("price", answers["price"]))
+        known = [p for p, true in zip(predictions, truth.columns["price"], strict=True) if true is not None]
+        spreads = [np.inf if p.uncertainty is None else p.uncertainty for p in known]
+        found["risk_coverage"] = risk_coverage(errors, np.array(spreads))
+    return found
+
+
+def confusion(said: Sequence[Any], true: Sequence[Any]) -> dict[str, Any]:
+    """Counts [true, said] over the most common true labels; what is none of them is counted together."""
+    names, counts = np.unique(np.array([str(label) for label in true]), return_counts=True)
+    labels = [str(name) for name in names[np.argsort(-counts, kind="stable")][:MAX_CONFUSED]]
+    index = {label: place for place, label in enumerate(labels)}
+    table = np.zeros((len(labels) + 1, len(labels) + 1), dtype=int)
+    for mine, theirs in zip(said, true, strict=True):
+        table[index.get(str(theirs), len(labels)), index.get(str(mine), len(labels))] += 1
+    return {"labels": [*labels, OTHER_LABELS], "counts": table.tolist()}
+
+
+def _reasoning(scoring: _Scoring, data: ProductDataset, limit: int | None) -> dict[str, Any]:
+    """Scores of the data set's twins."""
+    pairs = list(read_twins(data.folder))[:limit]
+    pictures = ([decode(image)] for pair in pairs for image in (pair.first_image, pair.second_image))
+    prices = [p.price for p in scoring.answer("twins", pictures, total=2 * len(pairs))]
+    moved = [
+        float(np.log(second / first)) if first and second else None
+        for first, second in zip(prices[::2], prices[1::2], strict=True)
+    ]
+    return reasoning_scores([pair.attribute for pair in pairs], moved, [pair.log_price_change for pair in pairs])
+
+
+def _data_facts(data: ProductDataset) -> dict[str, Any]:
+    manifest = data.manifest
+    return {
+        "source": manifest.source,
+        "licence": manifest.licence,
+        "rows_in": manifest.rows_in,
+        "kept": manifest.ok,
+        "quarantined": manifest.quarantined,
+        "quarantined_by_reason": manifest.quarantined_by_reason,
+        "splits": manifest.splits,
+        "groups": int(manifest.grouping["num_groups"]),
+        "row_split_leak": manifest.grouping["row_split_leak"],
+        "num_crops": manifest.num_crops,
+        "seed": manifest.seed,
+    }
+
+
+def _curves(run: Path | None) -> dict[str, list[list[float]]]:
+    """Numbers of the run's metrics.jsonl: name -> [step, value] pairs."""
+    found: dict[str, list[list[float]]] = {}
+    path = None if run is None else run / "metrics.jsonl"
+    if path is None or not path.is_file():
+        return found
+    for line in path.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        for name, value in record.items():
+            if name != "step":
+                found.setdefault(name, []).append([record["step"], value])
+    return found
 
 
 def _reference(model: str | Path | Predictor, data: ProductDataset) -> ProductDataset:
@@ -165,7 +272,7 @@ def _reference(model: str | Path | Predictor, data: ProductDataset) -> ProductDa
     if config is None:
         raise DataError(
             f"{data.folder} has no training products for the baselines",
-            fix="evaluate a run whose own data set is still there (from Python: with_baselines=False)",
+            fix="evaluate a run whose own data set is still there, or leave baselines out (--no-baselines)",
         )
     return open_dataset(config.data.dataset)
 
@@ -176,100 +283,21 @@ def base_of(model: str | Path | Predictor) -> str | None:
     return None if config is None else config.model.base
 
 
-def config_of(model: str | Path | Predictor) -> RunConfig | None:
-    """The settings of the run that a model belongs to; None for models that are no run's."""
+def run_of(model: str | Path | Predictor) -> Path | None:
+    """The run folder that a model belongs to; None for models that are no run's."""
     if isinstance(model, Predictor):
         return None
     checkpoint = Path(checkpoint_folder(model)).resolve()
     for folder in (Path(model), *checkpoint.parents[:2]):
         if (folder / "config.yaml").is_file():
-            return load_config(folder / "config.yaml")
+            return folder
     return None
 
 
-def _check_fields(predictor: Predictor, records: Sequence[ProductRecord]) -> None:
-    known = [name for name in predictor.task.fields if name in ("title", "category", "price")]
-    if records and all(getattr(records[0], name) is None for name in known):
-        raise DataError(
-            f"the model answers {', '.join(predictor.task.fields)}; the data set has none of these",
-            fix="build the data set with these columns (--map), or train on this data set",
-        )
-
-
-def verdict(scores: dict[str, Any]) -> list[str]:
-    """Sentences for people, strongest first: better than the baselines? does it use the picture? how far off?"""
-    said: list[str] = []
-    n = scores["n"]
-    if "price" in scores:
-        mine = scores["price"]["median_ape"]
-        said.append(
-            f"Half of the prices are within {mine['value']:.1%} of the truth (95 % interval {mine['low']:.1%} to "
-            f"{mine['high']:.1%}, {n} products)."
-        )
-        rivals = {
-            name: part["price"]["median_ape"] for name, part in scores.get("baselines", {}).items() if "price" in part
-        }
-        if rivals:
-            name, best = min(rivals.items(), key=lambda item: item[1]["value"])
-            said.append(_compare("Prices", mine, best, name, lower_is_better=True))
-    if "category" in scores:
-        mine = scores["category"]["accuracy"]
-        said.append(f"{mine['value']:.1%} of the categories are right ({mine['low']:.1%} to {mine['high']:.1%}).")
-        rivals = {
-            name: part["category"]["accuracy"]
-            for name, part in scores.get("baselines", {}).items()
-            if "category" in part
-        }
-        if rivals:
-            name, best = max(rivals.items(), key=lambda item: item[1]["value"])
-            said.append(_compare("Categories", mine, best, name, lower_is_better=False))
-    shuffled = scores.get("controls", {}).get("shuffled")
-    if shuffled:
-        said.append(_looks(scores, shuffled))
-    if scores["parse_rate"]["value"] < 1:
-        said.append(f"{1 - scores['parse_rate']['value']:.1%} of the answers could not be read; they count as wrong.")
-    return said
-
-
-BASELINE_NAMES = {
-    "global_median": "one price for everything",
-    "category_median": "the median price of the true category",
-    "knn": "nearest neighbours",
-    "ridge": "linear regression on the features of the tower before fine-tuning",
-}
-
-
-def _compare(what: str, mine: Score, best: Score, name: str, *, lower_is_better: bool) -> str:
-    other = BASELINE_NAMES.get(name, name)
-    apart = mine["high"] < best["low"] if lower_is_better else mine["low"] > best["high"]
-    ahead = mine["value"] < best["value"] if lower_is_better else mine["value"] > best["value"]
-    figures = f"{mine['value']:.1%} against {best['value']:.1%}"
-    if apart:
-        return f"{what} beat every baseline; the best of them is {other} ({figures})."
-    if ahead:
-        return (
-            f"{what} are ahead of the best baseline, {other} ({figures}), but the intervals overlap: more data needed."
-        )
-    return f"{what} do NOT beat the baseline {other} ({figures})."
-
-
-def _looks(scores: dict[str, Any], shuffled: Part) -> str:
-    """Whether shuffled pictures make the model clearly worse, by the first field that was scored."""
-    for name, metric, lower_is_better, sentence in (
-        ("price", "median_ape", True, "half of the prices are off by {:.1%} or more"),
-        ("category", "accuracy", False, "{:.1%} of the categories are right"),
-        ("title", "chrf", False, "titles reach a chrF of {:.1f}"),
-    ):
-        if name not in scores or name not in shuffled:
-            continue
-        mine, control = scores[name][metric], shuffled[name][metric]
-        worse = control["low"] > mine["high"] if lower_is_better else control["high"] < mine["low"]
-        found = "The model looks" if worse else "WARNING: the model may not need the picture"
-        return (
-            f"{found}: {sentence.format(mine['value'])} with the right picture, "
-            f"{sentence.format(control['value'])} with another product's."
-        )
-    return "No field was scored with shuffled pictures."
+def config_of(model: str | Path | Predictor) -> RunConfig | None:
+    """The settings of the run that a model belongs to; None for models that are no run's."""
+    run = run_of(model)
+    return None if run is None else load_config(run / "config.yaml")
 
 
 def save_result(result: EvalResult, folder: Path) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from appraiser.backbone import Backbone
 from appraiser.errors import CheckpointError
-from appraiser.predict import TrainedTask, write_task
+from appraiser.trained_task import TrainedTask, write_task
 
 BEST, LAST = "best", "last"
 

@@ -30,9 +30,11 @@ from appraiser.data.examples import ExampleSource
 from appraiser.data.pictures import decode
 from appraiser.data.task import Task
 from appraiser.errors import ConfigError, DataError
-from appraiser.evaluation.evaluate import score_predictions, validation_score
-from appraiser.evaluation.metrics import conformal_quantile
-from appraiser.predict import Prediction, Predictor, PricePoint, TrainedTask, price_at
+from appraiser.evaluation.metrics import is_closed
+from appraiser.evaluation.scores import Truth, score_predictions, validation_score
+from appraiser.predict import Prediction, Predictor
+from appraiser.trained_task import TrainedTask
+from appraiser.training.calibration import calibrated
 from appraiser.training.checkpoint import rewrite_task, save_checkpoint
 from appraiser.training.gradients import StepGradients, autocast, step_gradients
 from appraiser.training.optim import build_optimizers, schedule_factor, set_learning_rate, trainable
@@ -272,12 +274,12 @@ class Session:
         chosen = [records[row] for row in rows]
         predictor = Predictor(self.backbone, self.trained)
         with autocast(self.config, self.backbone.device):
-            return chosen, predictor.predict([[decode(data) for data in record.images] for record in chosen])
+            return chosen, predictor.predict([decode(data) for data in record.images] for record in chosen)
 
     def _validate(self, step: int, tracker: Tracker) -> tuple[dict[str, Any], float]:
         """Scores of the fixed validation sample by generation, and the number that chooses the best checkpoint."""
         records, predictions = self._answers(self.validation, self.validation_rows)
-        part = score_predictions(records, predictions, self.trained.fields)
+        part = score_predictions(Truth.of(records, self.trained.fields), predictions, self.trained.fields)
         score = validation_score(part, self.category_median_ape)
         tracker.log(step, _headline(part) | {"eval/score": score})
         tracker.log_samples(
@@ -290,54 +292,21 @@ class Session:
         return part, score
 
     def _calibrate(self, out: Path) -> str | None:
-        """Measure on the calibration split how wide price intervals must be, and write it beside the best weights.
+        """Choose the price to predict, measure how wide its intervals must be, and write both beside the best weights.
 
         Returns:
             A warning where there will be no intervals, and why.
         """
         if "price" not in self.trained.fields:
             return None
-        if self.data.manifest.splits.get("calib", 0) == 0:
-            return "no price intervals: the data set has no calibration products"
         best = Predictor.load(out, dtype=self.config.model.dtype, device=str(self.backbone.device))
-        best.trained = best.trained.model_copy(update={"price_point": self._best_price_point(best)})
-        records = list(self.data.split("calib"))
-        predictions = best.predict([[decode(data) for data in record.images] for record in records])
-        residuals = [
-            abs(math.log(p.price / r.price)) if p.price and r.price else math.inf
-            for p, r in zip(predictions, records, strict=True)
-        ]
-        bound = conformal_quantile(residuals)
-        if bound is None or not math.isfinite(bound):
-            rewrite_task((out / "best").resolve(), best.trained)
-            readable = sum(math.isfinite(residual) for residual in residuals)
-            return (
-                f"no price intervals: {readable} of {len(residuals)} calibration products have a readable price, "
-                "too few for 80 %"
-            )
-        rewrite_task((out / "best").resolve(), best.trained.model_copy(update={"interval_80_log": bound}))
-        return None
-
-    def _best_price_point(self, predictor: Predictor) -> PricePoint:
-        """The price of its distributions that errs least on the validation split.
-
-        By the mean of |ln error|: medians of some hundred errors hop from one product to the next.
-        """
-        records = [record for record in self.validation if record.price]
-        predictions = predictor.predict([[decode(data) for data in record.images] for record in records])
-        points: tuple[PricePoint, ...] = ("median", "mean", "answer")
-        errors: dict[PricePoint, list[float]] = {point: [] for point in points}
-        for record, prediction in zip(records, predictions, strict=True):
-            answer = self.trained.task.parse(prediction.text)
-            for point in points:
-                price = price_at(point, prediction.price_distribution, answer)
-                errors[point].append(abs(math.log(price / (record.price or 1.0))) if price else MISSING_PRICE_ERROR)
-        return min(points, key=lambda point: statistics.fmean(errors[point])) if records else "median"
+        calibration = self.data.split("calib") if self.data.manifest.splits.get("calib", 0) else None
+        trained, warning = calibrated(best, self.validation, calibration)
+        rewrite_task((out / "best").resolve(), trained)
+        return warning
 
 
 SCHEDULE_TICKS = 10_000
-MISSING_PRICE_ERROR = math.log(10)
-"""Of ln price, for an answer without one."""
 
 
 @dataclass(frozen=True)
@@ -382,8 +351,16 @@ def trained_task(config: RunConfig, data: ProductDataset) -> TrainedTask:
         language=config.data.language,
         question=config.data.question,
         currency=data.manifest.currency,
+        choices=_choices(data, fields),
         base=config.model.base if config.adapter.kind != "none" else None,
     )
+
+
+def _choices(data: ProductDataset, fields: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The values of every field with few different ones in training."""
+    train = data.split("train")
+    columns = {name: train.column(name) for name in fields if name != "price" and name in train.column_names}
+    return {name: tuple(sorted(map(str, set(column)))) for name, column in columns.items() if is_closed(column)}
 
 
 def record_order(num_records: int, seed: int) -> Iterator[tuple[int, int]]:

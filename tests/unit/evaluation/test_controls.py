@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from appraiser.data.records import ProductRecord
-from appraiser.evaluation.controls import control_predictions, derangement
+from appraiser.evaluation.controls import control_predictions, derangement, without_middle
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=40), st.integers(0, 5))
@@ -48,8 +49,20 @@ def test_white_pictures_of_one_size_are_answered_once():
 
     def answer(pictures):
         asked.extend(pictures)
-        assert all(image.getpixel((0, 0)) == (255, 255, 255) for images in pictures for image in images)
-        return [images[0].size for images in pictures]
+        assert all(image.getpixel((0, 0)) == (255, 255, 255) for images in asked for image in images)
+        return [images[0].size for images in asked]
 
     assert control_predictions("blank", records, ["own"] * 5, answer) == sizes
     assert len(asked) == 3
+
+
+def test_surroundings_keep_the_rim_and_nothing_of_the_middle():
+    pixels = np.full((40, 60, 3), 200, dtype=np.uint8)
+    pixels[0] = 0  # the rim is 4 rows and 6 columns wide
+    pixels[10:30, 20:40] = (255, 0, 0)
+    left = np.asarray(without_middle(Image.fromarray(pixels)))
+    assert (left[:4] == pixels[:4]).all()
+    assert (left[:, -6:] == pixels[:, -6:]).all()
+    middle = left[4:-4, 6:-6].reshape(-1, 3)
+    assert len(np.unique(middle, axis=0)) == 1
+    assert len(set(middle[0].tolist())) == 1  # grey: no trace of the red

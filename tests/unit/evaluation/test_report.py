@@ -14,12 +14,13 @@ import pytest
 from PIL import Image
 
 from appraiser.data.records import ProductRecord
-from appraiser.evaluation.baselines import score_parts
-from appraiser.evaluation.evaluate import EvalResult, score_predictions, verdict
+from appraiser.evaluation.evaluate import EvalResult
 from appraiser.evaluation.report import CARDS_PER_END, MAX_CARDS, choose_cards, display_name, evenly, render_report
 from appraiser.evaluation.report_cards import judge
 from appraiser.evaluation.report_plots import PricePoint, price_scatter, scale_of
 from appraiser.evaluation.report_words import METRICS, lookup, methods, number, span
+from appraiser.evaluation.scores import Truth, score_columns, score_predictions
+from appraiser.evaluation.verdict import verdict
 from appraiser.pages.thumbnails import MAX_THUMBNAIL_BYTES, picture_uri
 from appraiser.pages.words import amount, shorten
 from appraiser.predict import Prediction
@@ -60,7 +61,7 @@ def result_of(
         "format": 1, "appraiser": "0.1.0", "model": "runs/demo", "dataset": "/data/shop", "dataset_sha256": "ab" * 32,
         "split": "test", "seconds": 2.5, "products_per_s": 4.0,
     }  # fmt: skip
-    scores |= score_predictions(records, predictions, fields) | more
+    scores |= score_predictions(Truth.of(records, fields), predictions, fields) | more
     return EvalResult(scores, records, predictions, verdict(scores))
 
 
@@ -72,18 +73,19 @@ def full() -> EvalResult:
     predictions[3] = answer(records[3], title="Blue Shoe", category="SHOES", price=900.0)
     predictions[4] = Prediction({}, "USD", None, 0.1, "no idea", False, False)
     wrong = [answer(records[-1 - row]) for row in range(12)]
-    part = score_predictions(records, wrong, FIELDS)
+    truth = Truth.of(records, FIELDS)
+    part = score_predictions(truth, wrong, FIELDS)
     prices = [150.0] * 12
     more = {
-        "before": score_predictions(records, [predictions[4]] * 12, FIELDS),
+        "before": score_predictions(truth, [predictions[4]] * 12, FIELDS),
         "baselines": {
-            "global_median": score_parts(records, prices, category=["COATS"] * 12),
-            "category_median": score_parts(records, prices),
-            "knn": score_parts(records, prices, ["Red Coat"] * 12, ["HATS"] * 12),
-            "ridge": score_parts(records, prices, category=["HATS"] * 12),
+            "global_median": score_columns(truth, {"price": prices, "category": ["COATS"] * 12}),
+            "category_median": score_columns(truth, {"price": prices}),
+            "knn": score_columns(truth, {"price": prices, "title": ["Red Coat"] * 12, "category": ["HATS"] * 12}),
+            "ridge": score_columns(truth, {"price": prices, "category": ["HATS"] * 12}),
         },
         "controls": {"shuffled": part, "same_category": part, "blank": part},
-        "oracle": score_parts(records, [r.price for r in records]),
+        "oracle": score_columns(truth, {"price": [r.price for r in records]}),
     }
     return result_of(records, predictions, **more)
 
@@ -162,7 +164,9 @@ def test_texts_from_data_are_escaped_everywhere() -> None:
     records = [record(row, title=HOSTILE, category=HOSTILE, currency=HOSTILE) for row in range(3)]
     fields: dict[str, str | float] = {"title": HOSTILE + " x", "category": HOSTILE, "price": 90.0, "brand<b>": HOSTILE}
     predictions = [Prediction(fields, HOSTILE, None, 0.5, HOSTILE, True, True) for _ in records]
-    base = result_of(records, predictions, baselines={'<i a="b">': score_parts(records, [1.0] * 3)})
+    base = result_of(
+        records, predictions, baselines={'<i a="b">': score_columns(Truth.of(records, FIELDS), {"price": [1.0] * 3})}
+    )
     hostile = base.scores | dict.fromkeys(("model", "dataset", "split", "dataset_sha256", "x<u>"), HOSTILE)
     page = render_report(EvalResult(hostile, records, predictions, [HOSTILE, "WARNING " + HOSTILE]))
     seen = Balance(page)

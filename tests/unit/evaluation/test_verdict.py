@@ -1,23 +1,34 @@
-"""The verdict says plainly when a model is no better than cheap methods or does not look."""
+"""The verdict says plainly when a model is no better than cheap methods, does not look, or looks at the wrong thing."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from appraiser.evaluation.evaluate import validation_score, verdict
+from appraiser.evaluation.scores import validation_score
+from appraiser.evaluation.verdict import verdict
 
 
 def at(value: float, spread: float = 0.01) -> dict[str, float]:
     return {"value": value, "low": value - spread, "high": value + spread}
 
 
-def scores(mine: float, best: float, shuffled: float) -> dict[str, Any]:
+def gain(value: float, spread: float = 0.01, p_value: float = 0.001) -> dict[str, Any]:
+    return {"price": {"metric": "median_ape", "gain": at(value, spread), "p_value": p_value}}
+
+
+def scores(mine: float, best: float, shuffled: float, rim: float | None = None, spread: float = 0.01) -> dict[str, Any]:
+    chance = 0.5 if shuffled <= mine else 0.001
     return {
         "n": 100,
         "parse_rate": at(1.0, 0.0),
         "price": {"median_ape": at(mine)},
         "baselines": {"knn": {"price": {"median_ape": at(best)}}},
         "controls": {"shuffled": {"price": {"median_ape": at(shuffled)}}},
+        "differences": {
+            "knn": gain(best - mine, spread),
+            "shuffled": gain(shuffled - mine, p_value=chance),
+        }
+        | ({} if rim is None else {"surroundings": gain(rim - mine)}),
     }
 
 
@@ -29,15 +40,34 @@ def test_a_good_model_beats_baselines_and_looks() -> None:
 
 
 def test_a_blind_model_is_called_out() -> None:
-    assert any(line.startswith("WARNING") for line in verdict(scores(0.30, 0.20, 0.30)))
+    assert any(line.startswith("WARNING: the model may not need") for line in verdict(scores(0.30, 0.20, 0.30)))
+
+
+def test_a_model_that_judges_the_rim_is_called_out() -> None:
+    assert not any("rim" in line for line in verdict(scores(0.10, 0.20, 0.60, rim=0.50)))
+    assert any(line.startswith("WARNING: the rim") for line in verdict(scores(0.10, 0.20, 0.60, rim=0.20)))
 
 
 def test_a_model_behind_a_baseline_is_told_so() -> None:
     assert any("do NOT beat" in line for line in verdict(scores(0.30, 0.20, 0.60)))
 
 
-def test_overlapping_intervals_are_no_win() -> None:
-    assert any("overlap" in line for line in verdict(scores(0.195, 0.20, 0.60)))
+def test_a_lead_that_may_be_chance_is_no_win() -> None:
+    assert any("may be chance" in line for line in verdict(scores(0.195, 0.20, 0.60)))
+
+
+def test_a_baseline_that_knows_the_true_category_is_no_rival() -> None:
+    told = scores(0.20, 0.10, 0.60)
+    told["baselines"] = {"category_median": told["baselines"]["knn"]}
+    told["differences"]["category_median"] = told["differences"].pop("knn")
+    assert not any("baseline" in line for line in verdict(told))
+
+
+def test_twins_tell_whether_visible_features_are_followed() -> None:
+    follows = scores(0.10, 0.20, 0.60) | {"reasoning": {"n": 50, "sign_accuracy": at(0.95), "slope": at(0.9)}}
+    assert any(line.startswith("The model follows visible features: 95%") for line in verdict(follows))
+    blind = scores(0.10, 0.20, 0.60) | {"reasoning": {"n": 50, "sign_accuracy": at(0.5), "slope": at(0.0)}}
+    assert any(line.startswith("WARNING: the model does not follow") for line in verdict(blind))
 
 
 def test_validation_score_is_the_mean_over_the_fields_present() -> None:
@@ -45,7 +75,8 @@ def test_validation_score_is_the_mean_over_the_fields_present() -> None:
         "price": {"median_ape": at(0.10)},
         "title": {"chrf": at(80.0)},
         "category": {"accuracy": at(0.9)},
+        "fields": {"brand": {"accuracy": at(0.5), "chrf": at(70.0)}, "caption": {"chrf": at(30.0)}},
         "parse_rate": at(1.0),
     }
-    assert abs(validation_score(part, 0.25) - (0.6 + 0.8 + 0.9) / 3) < 1e-12
+    assert abs(validation_score(part, 0.25) - (0.6 + 0.8 + 0.9 + 0.5 + 0.3) / 5) < 1e-12
     assert validation_score({"category": part["category"], "parse_rate": at(1.0)}, None) == 0.9
