@@ -97,12 +97,13 @@ def build_dataset(
     )
     _check_columns(table, fields, settings)
     staging = target.with_name(f".{target.name}.building")
-    previous = Previous.open(target, table, fields, retry) if _holds_dataset(target) else None
+    previous = Previous.open(target, table, fields, retry, keep_placeholders) if _holds_dataset(target) else None
     policy = fetch or FetchPolicy()
     collector: Collector | None = None
     try:
         with _workers(on, policy) as elsewhere, Ledger(staging, f"{table.sha256} {fields.identity}") as ledger:
-            ledger.forget(retry)
+            # A build that was interrupted may have taken placeholders over from the data set that it was to replace.
+            ledger.forget([*retry, "placeholder"] if keep_placeholders else retry)
             collector = Collector(table, fields, ledger, policy, previous, progress, on_forecast, elsewhere)
             collector.run()
             manifest = _write(table, fields, ledger, staging / "dataset", settings)
