@@ -122,7 +122,7 @@ class Reader:
 
     @property
     def stop_token_ids(self) -> list[int]:
-        """Tokens that end an answer: `<|end|>` and `<|endoftext|>`."""
+        """Tokens that end an answer, those that completions end with: `<|end|>` and `<|endoftext|>`."""
         return [self._ending_ids[0], self._ending_ids[-1]]
 
     @cached_property
@@ -172,10 +172,6 @@ class Backbone(Reader):
         """[N, P, C] features of the tower for [N, 3, S, S] views."""
         vision = self.network.model.vision_embed_tokens.img_processor.vision_model
         return vision(pixels.to(self.device, self.network.dtype))
-
-    @property
-    def stop_token_ids(self) -> list[int]:
-        return self.config.answer_stop_ids
 
     @property
     def device(self) -> torch.device:

@@ -193,6 +193,11 @@ class RunConfig(Section):
             raise ValueError("optim.learning_rate is 0: nothing would be learned")
         if self.adapter.kind != "none" and self.optim.muon_learning_rate is not None:
             raise ValueError("optim.muon_learning_rate has no effect on adapters: unset it, or set adapter.kind=none")
+        if self.adapter.kind != "none" and self.model.frozen_tower_layers:
+            raise ValueError(
+                "model.frozen_tower_layers has no effect on adapters: set it to 0 and leave tower out of "
+                "adapter.parts, or set adapter.kind=none"
+            )
         if self.optim.muon_learning_rate is None and self.optim.tower_muon_learning_rate is not None:
             raise ValueError("optim.tower_muon_learning_rate has no effect without optim.muon_learning_rate")
         if self.adapter.kind != "none" and not self.adapter.parts:

@@ -1,25 +1,10 @@
 """The page of `appraiser check` in a browser: decisions are saved as a file that the next build follows."""
 
-import shutil
-
 import pytest
 from shops import jpeg, records_of, save, shop
 
 from appraiser.data.building.build import build_dataset
 from appraiser.data.checking.check import check_dataset, save_check
-
-playwright = pytest.importorskip("playwright.sync_api", reason="browser tests need the extra `browser`")
-CHROMIUM = shutil.which("chromium")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-quic"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

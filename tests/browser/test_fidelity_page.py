@@ -1,24 +1,9 @@
 """The fidelity page in a browser: whole on a phone and in the dark, and nothing loaded from elsewhere."""
 
-import shutil
-
 import pytest
 from shops import save, shop
 
 from appraiser.data.samples.like_table import make_catalogue_like
-
-playwright = pytest.importorskip("playwright.sync_api", reason="browser tests need the extra `browser`")
-CHROMIUM = shutil.which("chromium")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-quic"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -172,3 +173,57 @@ def test_a_retry_that_would_mix_up_rows_is_refused(server, tmp_path, mapping, re
     build_dataset(path, tmp_path / "out", fetch=server.policy())
     with pytest.raises(DataError, match=what):
         build_dataset(path, tmp_path / "out", fetch=server.policy(), mapping=mapping, retry=[retry])
+
+
+@pytest.fixture
+def killed_while_replacing(server, tmp_path, monkeypatch) -> Path:
+    """The table of a data set whose second build published and was killed while it cleared up."""
+    path = table(tmp_path / "shop", server, 30)
+    server.broken = {3: 503, 4: 404}
+    build_dataset(path, tmp_path / "out", fetch=server.policy(), max_quarantined=0.5)
+    server.broken = {4: 404}
+    remove = shutil.rmtree
+
+    def killed(folder, **settings):
+        if folder.name == ".out.building":
+            (folder / "ledger.sqlite").unlink()
+            raise KeyboardInterrupt
+        remove(folder, **settings)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build_dataset(path, tmp_path / "out", fetch=server.policy(), retry=["http_5xx"])
+    assert (tmp_path / ".out.building").exists()
+    assert open_dataset(tmp_path / "out").manifest.ok == 29
+    return path
+
+
+def test_what_a_killed_build_left_beside_its_data_set_is_cleared_by_the_same_build(killed_while_replacing, tmp_path):
+    with pytest.raises(DataError, match="exists and is not empty"):
+        build_dataset(killed_while_replacing, tmp_path / "out")
+    assert {entry.name for entry in tmp_path.iterdir()} == {"shop", "out"}
+    assert open_dataset(tmp_path / "out").manifest.ok == 29
+
+
+def test_what_a_killed_build_left_is_not_in_the_way_of_another_retry(killed_while_replacing, server, tmp_path):
+    server.broken = {}
+    manifest = build_dataset(killed_while_replacing, tmp_path / "out", fetch=server.policy(), retry=["http_4xx"])
+    assert manifest.ok == 30
+    assert {entry.name for entry in tmp_path.iterdir()} == {"shop", "out"}
+
+
+def test_a_build_that_is_killed_just_before_it_publishes_keeps_what_it_fetched(server, tmp_path, monkeypatch):
+    path = table(tmp_path / "shop", server, 30)
+
+    def killed(self, target):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build_dataset(path, tmp_path / "out", fetch=server.policy())
+    asked = server.asked.total()
+    assert build_dataset(path, tmp_path / "out", fetch=server.policy()).ok == 30
+    assert server.asked.total() == asked
+    assert {entry.name for entry in tmp_path.iterdir()} == {"shop", "out"}

@@ -122,6 +122,11 @@ def test_an_adapter_without_parts_is_refused():
     assert error.what == "adapter.parts is empty: nothing would be trained"
 
 
+def test_frozen_tower_layers_beside_an_adapter_are_refused():
+    error = error_of(lambda: load_config("lora-24gb", [*PLACES, "model.frozen_tower_layers=3"]))
+    assert "model.frozen_tower_layers has no effect on adapters" in error.what
+
+
 @pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
 @pytest.mark.parametrize("key", ["optim.learning_rate", "run.epochs", "adapter.alpha", "optim.max_grad_norm"])
 def test_numbers_that_are_not_finite_are_refused(key, value):

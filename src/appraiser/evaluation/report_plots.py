@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from appraiser.evaluation.metrics import Score
 from appraiser.evaluation.report_words import Unit, number
+from appraiser.pages.charts import log_ticks
 from appraiser.pages.words import amount, escape, shorten
 
 MAX_POINTS = 2000
@@ -61,13 +62,6 @@ class LogScale:
     def holds(self, price: float) -> bool:
         return self.low <= price <= self.high
 
-    @property
-    def ticks(self) -> list[float]:
-        """1, 2, 5 times powers of ten; only powers of ten where the axis spans more than three of them."""
-        first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-        steps = (1.0,) if last - first > 4 else (1.0, 2.0, 5.0)
-        return [s * 10.0**power for power in range(first, last + 1) for s in steps if self.holds(s * 10.0**power)]
-
 
 def scale_of(points: Sequence[PricePoint]) -> LogScale:
     """Room for every true price, and for predictions up to MAX_FACTOR_OUTSIDE beyond them."""
@@ -105,7 +99,7 @@ def _band(scale: LogScale) -> str:
 def _grid(scale: LogScale) -> str:
     bottom, right = SIDE - BOTTOM, SIDE - RIGHT
     lines = [f'<rect class="frame" x="{LEFT}" y="{TOP}" width="{right - LEFT}" height="{bottom - TOP}"/>']
-    for tick in scale.ticks:
+    for tick in log_ticks(scale.low, scale.high):
         x, y, label = scale.x(tick), scale.y(tick), amount(tick)
         lines.append(f'<path class="grid" d="M{x:.1f} {TOP}V{bottom}M{LEFT} {y:.1f}H{right}"/>')
         lines.append(f'<text x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{label}</text>')

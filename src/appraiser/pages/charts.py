@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from appraiser.pages.words import amount, escape, shorten
 
 WIDTH, ROW = 640, 22
 NAME_WIDTH, NUMBER_WIDTH = 200, 70
 MAX_NAME = 30
+TICK_STEPS: tuple[Sequence[int], ...] = (
+    range(10, 100),
+    range(10, 100, 2),
+    range(10, 100, 5),
+    (10, 12, 15, 20, 25, 30, 40, 50, 60, 80),
+    (10, 15, 20, 30, 50, 70),
+    (10, 20, 50),
+    (10, 30),
+    (10,),
+)
+"""Ticks of a power of ten in tenths of it, from fine to coarse."""
+MIN_TICK_GAP = 1 / 7
+"""Share of the axis: 32 px of the narrowest, those of price points, where a label such as 5,000 takes 29."""
 
 
 def bar_rows(rows: Sequence[tuple[str, float]], label: str) -> str:
@@ -41,12 +55,11 @@ def range_rows(rows: Sequence[tuple[str, Mapping[str, float]]], label: str) -> s
     def x(value: float) -> float:
         return NAME_WIDTH + math.log(value / low) / math.log(high / low) * room
 
-    ticks = [tick for tick in _ticks(low, high) if low <= tick <= high]
     height = len(rows) * ROW + 24
     parts = [
         f'<path class="chart-grid" d="M{x(tick):.1f} 0V{height - 20}"/>'
         f'<text x="{x(tick):.1f}" y="{height - 6}" text-anchor="middle">{amount(tick)}</text>'
-        for tick in ticks
+        for tick in log_ticks(low, high)
     ]
     for place, (name, values) in enumerate(rows):
         y = place * ROW + ROW / 2
@@ -62,11 +75,16 @@ def range_rows(rows: Sequence[tuple[str, Mapping[str, float]]], label: str) -> s
     return _svg("".join(parts), height, f"{label}: {described}")
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5 times powers of ten; only powers of ten where the axis spans more than three of them."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    steps = (1.0,) if last - first > 4 else (1.0, 2.0, 5.0)
-    return [step * 10.0**power for power in range(first, last + 1) for step in steps]
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers between the ends of a logarithmic axis: as many as leave room for their labels."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    least = MIN_TICK_GAP * math.log(high / low)
+    for steps in TICK_STEPS:
+        # In tenths: 11 * 100 / 10 is 110, 1.1 * 100 is a little more.
+        ticks = [tick for power in powers for step in steps if low <= (tick := step * 10.0**power / 10) <= high]
+        if all(math.log(right / left) >= least for left, right in pairwise(ticks)):
+            return ticks
+    return ticks[:: math.ceil(len(ticks) * MIN_TICK_GAP)]
 
 
 def _name(name: str, y: float) -> str:

@@ -321,7 +321,11 @@ class StepStats:
 
 
 def prepare_model(config: RunConfig, data: ProductDataset) -> Backbone:
-    """The base model with the data set's crop budget, adapters attached or all used weights trainable."""
+    """The base model with the data set's crop budget, adapters attached or all used weights trainable.
+
+    Raises:
+        ConfigError: more frozen layers than the tower has.
+    """
     crops = config.model.num_crops or data.manifest.num_crops
     device = "cuda" if torch.cuda.is_available() else "cpu"
     attention = config.model.attention
@@ -331,7 +335,12 @@ def prepare_model(config: RunConfig, data: ProductDataset) -> Backbone:
     if config.adapter.kind == "lora":
         backbone = attach_lora(backbone, config.adapter)
     else:
-        frozen = config.model.frozen_tower_layers
+        frozen, layers = config.model.frozen_tower_layers, backbone.config.clip_config["num_hidden_layers"]
+        if frozen > layers:
+            raise ConfigError(
+                f"model.frozen_tower_layers is {frozen}, but the tower of {config.model.base} has {layers} layers",
+                fix=f"set it to 0 (none of them) to {layers} (all)",
+            )
         still = backbone.lower_tower_parameters(frozen) if frozen else []
         for parameter in (*backbone.unused_parameters(), *still):
             parameter.requires_grad_(False)

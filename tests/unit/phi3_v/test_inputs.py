@@ -14,9 +14,10 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 from PIL import Image
 from tiny import CROP, formula_picture, tiny_backbone, tiny_config, tiny_image_processor
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
-from appraiser.backbone import Backbone
-from appraiser.phi3_v import Phi3VConfig, Phi3VForConditionalGeneration, Phi3VImageProcessor
+from appraiser.backbone import Backbone, Reader, load_reader, model_folder
+from appraiser.phi3_v import Phi3VConfig, Phi3VForConditionalGeneration, Phi3VImageProcessor, Phi3VProcessor
 
 ONE = "<|user|>\n<|image_1|>\nWhat is this?<|end|>\n<|assistant|>\n"
 TWO = "<|user|>\n<|image_1|>\n<|image_2|>\nCompare.<|end|>\n<|assistant|>\n"
@@ -352,6 +353,19 @@ def test_stop_tokens_may_be_named() -> None:
     assert tiny_config(stop_token_ids=[7, 9]).answer_stop_ids == [7, 9]
     assert "stop_token_ids" not in tiny_config().to_dict()
     assert tiny_config(stop_token_ids=[7]).to_dict()["stop_token_ids"] == [7]
+
+
+# The pipeline has the tokens that end an answer from the tokenizer, a plain `generate` from the configuration.
+def test_answers_of_our_own_models_end_on_the_tokens_that_the_configuration_names(backbone: Backbone) -> None:
+    assert backbone.stop_token_ids == backbone.config.answer_stop_ids
+    embedded = Phi3VConfig.from_pretrained(model_folder("phi3v-tiny"))
+    assert load_reader("phi3v-tiny").stop_token_ids == embedded.answer_stop_ids
+
+
+def test_answers_of_the_published_models_end_on_the_tokens_of_the_configuration(phi3_tokenizer_folder: Path) -> None:
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(phi3_tokenizer_folder)
+    published = Reader(Phi3VProcessor(tiny_image_processor(), tokenizer), "published")
+    assert published.stop_token_ids == Phi3VConfig().answer_stop_ids
 
 
 def test_fresh_weights_are_small_and_defined() -> None:

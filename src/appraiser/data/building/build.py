@@ -87,7 +87,9 @@ def build_dataset(
     """
     settings = BuildSettings(currency, seed, num_crops, max_quarantined, shares, dedupe, split_by, keep_placeholders)
     target = Path(out) if Path(out).name not in ("", "..") else Path(out).resolve()
+    staging = target.with_name(f".{target.name}.building")
     check_reasons(retry)
+    _clear_published(staging)
     _check_target(target, may_replace=bool(retry or corrections))
     _check_shares(shares)
     table = open_source(str(source))
@@ -97,13 +99,13 @@ def build_dataset(
         corrections=read_corrections(corrections) if corrections else NO_CORRECTIONS,
     )
     _check_columns(table, fields, settings)
-    staging = target.with_name(f".{target.name}.building")
-    previous = Previous.open(target, table, fields, retry) if _holds_dataset(target) else None
+    previous = Previous.open(target, table, fields, retry, keep_placeholders) if _holds_dataset(target) else None
     policy = fetch or FetchPolicy()
     collector: Collector | None = None
     try:
         with _workers(on, policy) as elsewhere, Ledger(staging, f"{table.sha256} {fields.identity}") as ledger:
-            ledger.forget(retry)
+            # A build that was interrupted may have taken placeholders over from the data set that it was to replace.
+            ledger.forget([*retry, "placeholder"] if keep_placeholders else retry)
             collector = Collector(table, fields, ledger, policy, previous, progress, on_forecast, elsewhere)
             collector.run()
             manifest = _write(table, fields, ledger, staging / "dataset", settings)
@@ -140,15 +142,36 @@ def _failure(error: OSError | DataError, staging: Path, target: Path, collector:
 def _publish(staging: Path, target: Path) -> None:
     """Move the finished data set to its place and clear up."""
     replaced = staging / "replaced"
-    if target.exists():
-        target.rename(replaced)
+    _publishing(staging).touch()
     try:
+        if target.exists():
+            target.rename(replaced)
         (staging / "dataset").rename(target)
     except OSError:
         if replaced.exists():
             replaced.rename(target)
+        _publishing(staging).unlink()
         raise
-    shutil.rmtree(staging)
+    _clear_published(staging)
+
+
+def _clear_published(staging: Path) -> None:
+    """Remove what a build leaves beside its data set; also one that was killed before it could do so."""
+    mark = _publishing(staging)
+    if not mark.exists():
+        return
+    # Without the mark it could be a refused build, whose pictures are kept; with its data set it was not published.
+    if not (staging / "dataset").exists():
+        shutil.rmtree(staging, ignore_errors=True)
+    mark.unlink(missing_ok=True)
+
+
+def _publishing(staging: Path) -> Path:
+    """A file that is there while a data set is moved to its place and until its build is cleared up.
+
+    Beside the folder: in it, it could be the first thing that is removed.
+    """
+    return staging.with_suffix(".publishing")
 
 
 def _holds_dataset(target: Path) -> bool:

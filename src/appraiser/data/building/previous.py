@@ -25,8 +25,13 @@ class Previous:
     _places: dict[str, tuple[Records, int]]
 
     @classmethod
-    def open(cls, folder: Path, source: Source, fields: FieldMap, retry: Sequence[str]) -> Previous:
+    def open(
+        cls, folder: Path, source: Source, fields: FieldMap, retry: Sequence[str], keep_placeholders: bool
+    ) -> Previous:
         """Read a data set folder; rows left out for a reason in `retry` have no state.
+
+        Args:
+            keep_placeholders: rows left out as placeholders have no state either.
 
         Raises:
             DataError: it was built from something else, or no row was left out for these reasons.
@@ -43,9 +48,10 @@ class Previous:
                 f"{folder} was built with other columns: {FieldMap(_tuples(dataset.manifest.fields)).describe()}",
                 fix="give the same --map, or build into another folder",
             )
-        for reason, way in (("duplicate_id", "--dedupe"), ("placeholder", "--keep-placeholders")):
-            if reason in retry:
-                raise DataError(f"{reason} cannot be tried again", fix=f"build into another folder with {way}")
+        if "duplicate_id" in retry:
+            raise DataError("duplicate_id cannot be tried again", fix="build into another folder with --dedupe")
+        if "placeholder" in retry and not keep_placeholders:
+            raise DataError("placeholders that are tried again would be left out again", fix="add --keep-placeholders")
         rows = pq.read_table(folder / "quarantine.parquet").to_pylist()
         if retry and not any(row["reason"] in retry for row in rows):
             found = ", ".join(f"{reason} ({count})" for reason, count in dataset.manifest.quarantined_by_reason.items())
@@ -58,6 +64,7 @@ class Previous:
             places |= {identifier: (records, index) for index, identifier in enumerate(records.column("id"))}
         # Values are read again: corrections and the prices' locale may have changed, and that costs nothing.
         again = {*retry, *get_args(RowReason)} - ({"missing_file"} - set(retry))
+        again |= {"placeholder"} if keep_placeholders else set()
         left_out = [Quarantined(**row) for row in rows if row["reason"] not in again]
         return cls({state.row: state for state in left_out}, places)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from appraiser.data.samples.shop_prices import MIN_GROUP
+from appraiser.pages.charts import log_ticks
 from appraiser.pages.words import amount, escape
 
 WIDTH = 340
@@ -107,20 +108,10 @@ def price_points(groups: tuple[Sequence[float], Sequence[float]], ends: tuple[fl
     ticks = "".join(
         f'<path class="grid" d="M{x(tick):.1f} 0V32"/><text x="{x(tick):.1f}" y="44" text-anchor="middle">'
         f"{amount(tick)}</text>"
-        for tick in axis_ticks(*ends)
+        for tick in log_ticks(*ends)
     )
     real, sample = (", ".join(amount(round(price), currency) for price in prices) for prices in groups)
     return _svg(width, 48, f"Mean prices of groups: real {real}; sample {sample}", ticks + "".join(rows), "points")
-
-
-def axis_ticks(low: float, high: float) -> list[float]:
-    """A few round numbers between the ends of a log axis."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for steps in ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,)):
-        ticks = [step * 10.0**power for power in powers for step in steps if low <= step * 10.0**power <= high]
-        if len(ticks) <= 6:
-            return ticks
-    return ticks[:: -(-len(ticks) // 6)]
 
 
 def price_bins(real: Sequence[float], sample: Sequence[float]) -> list[Pair]:

@@ -23,7 +23,9 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from io import TextIOWrapper
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -244,18 +246,24 @@ def _write_tables(folder: Path, settings: CatalogueSettings) -> CatalogueSummary
     errors, num_products, last_id = array("d"), 0, -1
     num_faults = num_readable = num_redrawn = 0
     with (
-        (folder / "products.csv").open("w", encoding="utf-8", newline="") as products_file,
-        (folder / "truth.csv").open("w", encoding="utf-8", newline="") as truth_file,
+        _opened(folder / "products.csv") as products_file,
+        _opened(folder / "truth.csv") as truth_file,
+        _opened(folder / "faults.csv") if settings.has_faults else nullcontext() as faults_file,
     ):
         products = csv.DictWriter(products_file, _columns(settings), lineterminator="\n")
         truth = csv.writer(truth_file, lineterminator="\n")
+        spoilt = csv.writer(faults_file, lineterminator="\n") if faults_file else None
         products.writeheader()
         truth.writerow(TRUTH_COLUMNS)
+        if spoilt:
+            spoilt.writerow(faults.COLUMNS)
         for entry in settings.items(settings.rows):
             fault = settings.fault(entry)
             row = _product_row(entry, settings)
             if fault:
                 row = spoil_row(row, fault, _product_row(fault.partner, settings) if fault.partner else None)
+                if spoilt:
+                    spoilt.writerow(_fault_row(entry, fault, settings))
             products.writerow(row)
             truth.writerow(_truth_row(entry, faults.label_owner(entry, fault)))
             errors.append(abs(entry.labels.oracle_price - entry.price) / entry.price)
@@ -264,8 +272,6 @@ def _write_tables(folder: Path, settings: CatalogueSettings) -> CatalogueSummary
             num_readable += entry.labels.title == entry.labels.visible_words
             num_redrawn += entry.labels.is_redrawn
             last_id = entry.product_id
-    if settings.has_faults:
-        _write_faults(folder / "faults.csv", settings)
     summary = CatalogueSummary(
         generator_version=GENERATOR_VERSION,
         seed=settings.seed,
@@ -286,6 +292,10 @@ def _write_tables(folder: Path, settings: CatalogueSettings) -> CatalogueSummary
         facts["like"] = settings.like.profile.facts() | {"titles_redrawn": num_redrawn}
     (folder / "truth.json").write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     return summary
+
+
+def _opened(path: Path) -> TextIOWrapper:
+    return path.open("w", encoding="utf-8", newline="")
 
 
 def _columns(settings: CatalogueSettings) -> tuple[str, ...]:
@@ -320,26 +330,12 @@ def _truth_row(entry: CatalogueItem, owner: CatalogueItem) -> tuple[str | int | 
     )  # fmt: skip
 
 
-def _write_faults(path: Path, settings: CatalogueSettings) -> None:
-    spoilt = ((entry, settings.fault(entry)) for entry in settings.items(settings.rows))
-    with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(faults.COLUMNS)
-        for entry, fault in spoilt:
-            if fault:
-                kind = faults.KINDS[fault.kind]
-                partner = _code(fault.partner, settings) if fault.partner else ""
-                table.writerow(
-                    (
-                        entry.item + 1,
-                        _code(entry, settings),
-                        fault.kind,
-                        kind.outcome,
-                        kind.code,
-                        int(kind.is_perceptual),
-                        partner,
-                    )
-                )
+def _fault_row(entry: CatalogueItem, fault: Fault, settings: CatalogueSettings) -> tuple[str | int, ...]:
+    kind = faults.KINDS[fault.kind]
+    partner = _code(fault.partner, settings) if fault.partner else ""
+    return (
+        entry.item + 1, _code(entry, settings), fault.kind, kind.outcome, kind.code, int(kind.is_perceptual), partner,
+    )  # fmt: skip
 
 
 def _draw_all(

@@ -28,6 +28,54 @@ def test_a_picture_that_stands_for_many_products_is_left_out_with_all_its_rows(t
     assert kept.ok == 30
 
 
+@pytest.mark.parametrize(
+    ("way", "left_out"),
+    [
+        ("corrections", {"dropped": 1, "missing_file": 1}),
+        ("missing_file", {}),
+        ("placeholder", {"missing_file": 1}),
+    ],
+)
+def test_placeholders_that_shall_be_kept_now_come_back_where_a_data_set_is_replaced(tmp_path, way, left_out):
+    rows = shop(tmp_path, 30, image={20: "later.jpg"})
+    for number in range(PLACEHOLDER_LABELS):
+        (tmp_path / f"{number}.jpg").write_bytes(jpeg(99))
+    source = save(tmp_path, rows)
+    first = build_dataset(source, tmp_path / "out", max_quarantined=0.5)
+    assert first.quarantined_by_reason == {"missing_file": 1, "placeholder": PLACEHOLDER_LABELS}
+    (tmp_path / "later.jpg").write_bytes(jpeg(20))
+    again = {"corrections": corrections(tmp_path, "P029,drop,,,")} if way == "corrections" else {"retry": [way]}
+    manifest = build_dataset(source, tmp_path / "out", keep_placeholders=True, max_quarantined=0.5, **again)
+    assert manifest.quarantined_by_reason == left_out
+    assert "P000" in records_of(tmp_path / "out")
+
+
+def test_a_refused_build_does_not_keep_placeholders_out_of_the_next(tmp_path, monkeypatch):
+    async def fetch(self, url):
+        number = int(url.rsplit("/", 1)[1])
+        return Fetched(url, jpeg(99 if number < PLACEHOLDER_LABELS else number))
+
+    monkeypatch.setattr(Fetcher, "fetch", fetch)
+    urls = {number: f"https://shop.example/{number}" for number in range(30)}
+    source = save(tmp_path, shop(tmp_path, 30, image=urls, price={20: "free"}))
+    build_dataset(source, tmp_path / "out", max_quarantined=0.5)
+    settings = {"corrections": corrections(tmp_path, "P020,reprice,,,12.50")}
+    error = error_of(lambda: build_dataset(source, tmp_path / "out", **settings))
+    assert "5 placeholder" in error.what
+    assert "what was fetched is kept" in error.fix
+    assert build_dataset(source, tmp_path / "out", keep_placeholders=True, **settings).ok == 30
+
+
+def test_placeholders_that_would_be_left_out_again_are_not_tried(tmp_path):
+    rows = shop(tmp_path, 30)
+    for number in range(PLACEHOLDER_LABELS):
+        (tmp_path / f"{number}.jpg").write_bytes(jpeg(99))
+    source = save(tmp_path, rows)
+    build_dataset(source, tmp_path / "out", max_quarantined=0.5)
+    error = error_of(lambda: build_dataset(source, tmp_path / "out", max_quarantined=0.5, retry=["placeholder"]))
+    assert error.fix == "add --keep-placeholders"
+
+
 def test_colours_of_one_product_may_share_their_photo(tmp_path):
     colours = ("Black", "White", "Navy", "Red", "Green", "Beige")
     titles = {number: f"{colour} Wool Coat" for number, colour in enumerate(colours)}

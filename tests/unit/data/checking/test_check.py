@@ -58,7 +58,8 @@ def test_five_pictures_are_enough(tmp_path):
     result = checked(tmp_path, large_shop(tmp_path, 5), shares={"train": 3, "test": 1})
     assert len(result.findings) == 5
     assert result.profile["prices"]["min"] == 10
-    assert "5" in save_check(result, tmp_path / "page").read_text(encoding="utf-8")
+    page = save_check(result, tmp_path / "page").read_text(encoding="utf-8")
+    assert '<h2>products</h2><p class="big">5</p>' in page
 
 
 @pytest.mark.parametrize(
