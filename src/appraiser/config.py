@@ -100,8 +100,10 @@ class DataConfig(Section):
     dataset: str
     """Data set folder, as `appraiser build` makes it."""
     fields: tuple[str, ...] | None = None
-    """Fields of the answer; unset: title, category and price, as far as the data set has them."""
+    """Fields of the answer; unset: title, category and price, as far as the data set has them. `currency` before
+    `price` where a data set has several."""
     language: Literal["en", "fr", "ru", "ro", "no", "ja"] = "en"
+    """Of the question and of the names of the fields; decides what `1,290` means in an answer."""
     question: str | None = None
     """What is asked about the picture; unset: the language's own question."""
     max_tokens: PositiveInt = 8192

@@ -63,6 +63,7 @@ class Prediction:
 
     Args:
         fields: what could be read of the answer.
+        currency: as the answer says; the data set's one where answers do not state it, or this one could not be read.
         price_interval: (low, high) that should hold the true price in 80 % of cases; None where not calibrated.
         confidence: geometric mean of the answer tokens' probabilities, 0 to 1.
         text: the raw answer.
@@ -100,7 +101,7 @@ class Prediction:
         """Plain values, for JSON and tables."""
         low, high = self.price_interval or (None, None)
         return self.fields | {
-            "currency": self.currency if self.price is not None else None,
+            "currency": self.currency if self.price is not None else self.fields.get("currency"),
             "price_low": low,
             "price_high": high,
             "confidence": round(self.confidence, 4),
@@ -232,7 +233,7 @@ class Predictor:
         fields = {name: found[name] for name in self.task.fields if name in found}
         return Prediction(
             fields=fields,
-            currency=self.trained.currency,
+            currency=str(fields["currency"]) if "currency" in fields else self.trained.currency,
             price_interval=self._interval(fields.get("price")),
             confidence=math.exp(sum(log_probabilities[:length]) / max(1, length)),
             text=text,

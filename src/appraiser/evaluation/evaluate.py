@@ -46,6 +46,7 @@ def score_predictions(
     records: Sequence[ProductRecord], predictions: Sequence[Prediction], fields: Sequence[str]
 ) -> dict[str, Any]:
     """Parse and stop rates, and the scores of every field of the task that the records have."""
+    prices = [price_in_currency(p, record, fields) for p, record in zip(predictions, records, strict=True)]
     part: dict[str, Any] = {
         "n": len(records),
         "parse_rate": score([p.parsed for p in predictions]),
@@ -53,17 +54,24 @@ def score_predictions(
     }
     part |= score_parts(
         records,
-        price=[p.price for p in predictions] if "price" in fields else None,
+        price=prices if "price" in fields else None,
         title=[p.title for p in predictions] if "title" in fields else None,
         category=[p.category for p in predictions] if "category" in fields else None,
     )
     if "price" in part and any(p.price_interval for p in predictions):
-        prices = [record.price or 0.0 for record in records]
-        part["price"]["interval_80_coverage"] = interval_coverage([p.price_interval for p in predictions], prices)
+        targets = [record.price or 0.0 for record in records]
+        intervals = [p.price_interval if price else None for p, price in zip(predictions, prices, strict=True)]
+        part["price"]["interval_80_coverage"] = interval_coverage(intervals, targets)
     words = [(record.extra or {}).get("truth_visible_words") for record in records]
     if "title" in part and all(words):
         part["title"]["visible_words"] = visible_words([p.title for p in predictions], [str(w) for w in words])
     return part
+
+
+def price_in_currency(prediction: Prediction, record: ProductRecord, fields: Sequence[str]) -> float | None:
+    """The predicted price; None where answers state a currency and this one states another than the record's."""
+    is_other = "currency" in fields and record.currency not in (None, prediction.currency)
+    return None if is_other else prediction.price
 
 
 def validation_score(part: dict[str, Any], category_median_ape: float | None) -> float:

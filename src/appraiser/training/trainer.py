@@ -30,7 +30,7 @@ from appraiser.data.examples import ExampleSource
 from appraiser.data.pictures import decode
 from appraiser.data.task import Task
 from appraiser.errors import ConfigError, DataError
-from appraiser.evaluation.evaluate import score_predictions, validation_score
+from appraiser.evaluation.evaluate import price_in_currency, score_predictions, validation_score
 from appraiser.evaluation.metrics import conformal_quantile
 from appraiser.predict import Prediction, Predictor, PricePoint, TrainedTask, price_at
 from appraiser.training.checkpoint import rewrite_task, save_checkpoint
@@ -102,7 +102,8 @@ def train(
     if on_plan:
         on_plan(plan)
     if dry_run:
-        return RunSummary(out, 0, 0, 0.0, 0.0, 0.0, 0.0, {})
+        mixed = mixed_prices(session.trained, data)
+        return RunSummary(out, 0, 0, 0.0, 0.0, 0.0, 0.0, {}, [mixed] if mixed else [])
     out.mkdir(parents=True, exist_ok=True)
     save_config(config, out / "config.yaml")
     with Tracker(out, config) as tracker:
@@ -199,7 +200,8 @@ class Session:
                 progress("eval", _headline(part) | {"step": step, "score": score, "best": best_score})
             if is_last:
                 break
-        warnings = [warning for warning in (tracker.warning, self._calibrate(out)) if warning]
+        possible = (mixed_prices(self.trained, self.data), tracker.warning, self._calibrate(out))
+        warnings = [warning for warning in possible if warning]
         if run.micro_batches_at_once > 1 and self.backbone.device.type != "cpu":
             warnings.append(f"run.micro_batches_at_once is for CPUs: not used on {self.backbone.device}")
         elif run.micro_batches_at_once > run.batch_size // run.micro_batch_size:
@@ -303,9 +305,10 @@ class Session:
         best.trained = best.trained.model_copy(update={"price_point": self._best_price_point(best)})
         records = list(self.data.split("calib"))
         predictions = best.predict([[decode(data) for data in record.images] for record in records])
+        prices = [price_in_currency(p, r, self.trained.fields) for p, r in zip(predictions, records, strict=True)]
         residuals = [
-            abs(math.log(p.price / r.price)) if p.price and r.price else math.inf
-            for p, r in zip(predictions, records, strict=True)
+            abs(math.log(price / r.price)) if price and r.price else math.inf
+            for price, r in zip(prices, records, strict=True)
         ]
         bound = conformal_quantile(residuals)
         if bound is None or not math.isfinite(bound):
@@ -383,6 +386,18 @@ def trained_task(config: RunConfig, data: ProductDataset) -> TrainedTask:
         question=config.data.question,
         currency=data.manifest.currency,
         base=config.model.base if config.adapter.kind != "none" else None,
+    )
+
+
+def mixed_prices(trained: TrainedTask, data: ProductDataset) -> str | None:
+    """A warning where answers would state prices in several currencies without saying which."""
+    if not data.manifest.has_currencies or "price" not in trained.fields or "currency" in trained.fields:
+        return None
+    fields = list(trained.fields)
+    fields.insert(fields.index("price"), "currency")
+    return (
+        "prices are in several currencies, and the answer does not say which: state it with "
+        f"--set data.fields=[{','.join(fields)}], or build one data set per currency"
     )
 
 
