@@ -111,6 +111,11 @@ class DataConfig(Section):
     cache_mib: NonNegativeInt = 1024
     """Memory for processed pictures; none are kept while they are augmented."""
 
+    @field_validator("language", mode="before")
+    @classmethod
+    def _no_is_a_language(cls, value: object) -> object:
+        return "no" if value is False else value  # YAML reads a bare `no` as false
+
 
 class AugmentConfig(Section):
     """Training pictures are a little different in every epoch; evaluation and prediction see them as they are."""

@@ -18,10 +18,10 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from appraiser.backbone import Backbone, Views, load
+from appraiser.backbone import Backbone, Reader, Views, load
 from appraiser.data.batches import collate
 from appraiser.data.examples import prompt_example, views_of
-from appraiser.data.task import MAX_ANSWER_TOKENS, FieldValue, Language, ParsedAnswer, Task
+from appraiser.data.task import MAX_ANSWER_TOKENS, QUESTIONS, FieldValue, Language, ParsedAnswer, Task
 from appraiser.errors import CheckpointError
 from appraiser.price_distribution import MAX_LENGTH, PriceDistribution, PriceGrammar, search_prices
 
@@ -113,11 +113,11 @@ class Prediction:
 class Predictor:
     """A model that answers, with the task it was trained on."""
 
-    def __init__(self, backbone: Backbone, trained: TrainedTask, *, max_new_tokens: int = MAX_ANSWER_TOKENS) -> None:
+    def __init__(self, backbone: Backbone, trained: TrainedTask, *, max_new_tokens: int | None = None) -> None:
         self.backbone = backbone
         self.trained = trained
         self.task = trained.task
-        self.max_new_tokens = max_new_tokens
+        self.max_new_tokens = max_new_tokens or max_answer_tokens(backbone, self.task.language)
         self._grammar = PriceGrammar.of(backbone, self.task)
 
     @classmethod
@@ -248,6 +248,15 @@ class Predictor:
             return None
         factor = math.exp(self.trained.interval_80_log)
         return (float(price) / factor, float(price) * factor)
+
+
+def max_answer_tokens(reader: Reader, language: Language) -> int:
+    """Tokens after which an answer ends: more where the tokenizer has no tokens for a language's letters.
+
+    phi3v-tiny spells Russian in bytes: a usual answer has 147 tokens instead of 26.
+    """
+    english, own = (len(reader.text_ids(QUESTIONS[name])) for name in ("en", language))
+    return math.ceil(MAX_ANSWER_TOKENS * max(1.0, own / english))
 
 
 def price_at(point: PricePoint, distribution: PriceDistribution | None, answer: ParsedAnswer) -> float | None:
