@@ -230,6 +230,9 @@ def build(
     split_by: Annotated[
         str | None, typer.Option(help="Column that names the splits; unset: split by product group.")
     ] = None,
+    several_currencies: Annotated[
+        bool, typer.Option("--several-currencies", help="Keep prices in several currencies, each with its own.")
+    ] = False,
     price_locale: Annotated[
         str | None, typer.Option(help="How prices are written, e.g. de or en; unset: plain numbers only.")
     ] = None,
@@ -285,6 +288,7 @@ def build(
             split_by=split_by,
             price_locale=price_locale,
             keep_placeholders=keep_placeholders,
+            several_currencies=several_currencies,
             corrections=corrections,
             retry=tuple(filter(None, retry.split(","))),
             fetch=policy,

@@ -100,14 +100,21 @@ class DataConfig(Section):
     dataset: str
     """Data set folder, as `appraiser build` makes it."""
     fields: tuple[str, ...] | None = None
-    """Fields of the answer; unset: title, category and price, as far as the data set has them."""
+    """Fields of the answer; unset: title, category and price, as far as the data set has them. `currency` before
+    `price` where a data set has several."""
     language: Literal["en", "fr", "ru", "ro", "no", "ja"] = "en"
+    """Of the question and of the names of the fields; decides what `1,290` means in an answer."""
     question: str | None = None
     """What is asked about the picture; unset: the language's own question."""
     max_tokens: PositiveInt = 8192
     """Longest row, picture tokens included; longer rows are refused, never cut."""
     cache_mib: NonNegativeInt = 1024
     """Memory for processed pictures; none are kept while they are augmented."""
+
+    @field_validator("language", mode="before")
+    @classmethod
+    def _no_is_a_language(cls, value: object) -> object:
+        return "no" if value is False else value  # YAML reads a bare `no` as false
 
 
 class AugmentConfig(Section):

@@ -17,10 +17,10 @@ from PIL import Image
 from torch import Tensor
 
 from appraiser.answer_grammar import closed_answers
-from appraiser.backbone import Backbone, load
+from appraiser.backbone import Backbone, Reader, load
 from appraiser.data.batches import Example, collate
 from appraiser.data.examples import prompt_example, views_of
-from appraiser.data.task import MAX_ANSWER_TOKENS, FieldValue, ParsedAnswer
+from appraiser.data.task import MAX_ANSWER_TOKENS, QUESTIONS, FieldValue, Language, ParsedAnswer
 from appraiser.errors import CheckpointError, ConfigError
 from appraiser.price_distribution import MAX_LENGTH, PriceDistribution, PriceGrammar, search_prices
 from appraiser.trained_task import PricePoint, TrainedTask, read_task
@@ -42,6 +42,7 @@ class Prediction:
 
     Args:
         fields: what could be read of the answer.
+        currency: as the answer says; the data set's one where answers do not state it, or this one could not be read.
         price_interval, price_interval_90: (low, high) that should hold the true price in 80 % and 90 % of cases; None
             where not calibrated.
         confidence: geometric mean of the answer tokens' probabilities, 0 to 1.
@@ -96,7 +97,7 @@ class Prediction:
         return (
             self.fields
             | {
-                "currency": self.currency if self.price is not None else None,
+                "currency": self.currency if self.price is not None else self.fields.get("currency"),
                 "price_low": low,
                 "price_high": high,
                 "confidence": round(self.confidence, 4),
@@ -124,18 +125,18 @@ class Predictor:
         backbone: Backbone,
         trained: TrainedTask,
         *,
-        max_new_tokens: int = MAX_ANSWER_TOKENS,
+        max_new_tokens: int | None = None,
         closed: Sequence[str] = (),
         answer_share: float | None = None,
     ) -> None:
         self.backbone = backbone
         self.trained = trained
         self.task = trained.task
-        self.max_new_tokens = max_new_tokens
+        self.max_new_tokens = max_new_tokens or max_answer_tokens(backbone, self.task.language)
         self._grammar = PriceGrammar.of(backbone, self.task) if backbone.takes_any_mask else None
         self._answers = closed_answers(backbone, trained, closed) if closed else None
         if self._answers is not None:
-            self.max_new_tokens = max(max_new_tokens, self._answers.max_tokens)
+            self.max_new_tokens = max(self.max_new_tokens, self._answers.max_tokens)
         self._max_spread: float | None = None
         if answer_share is not None:
             if trained.price_intervals is None:
@@ -283,7 +284,7 @@ class Predictor:
             del fields["price"]
         return Prediction(
             fields=fields,
-            currency=self.trained.currency,
+            currency=str(fields["currency"]) if "currency" in fields else self.trained.currency,
             price_interval=self._interval(fields.get("price"), distribution, 80),
             price_interval_90=self._interval(fields.get("price"), distribution, 90),
             confidence=math.exp(sum(log_probabilities[:length]) / max(1, length)),
@@ -312,6 +313,15 @@ class Predictor:
         if distribution.spread <= self._max_spread:
             return None
         return f"prices from {distribution.quantile(0.1):.0f} to {distribution.quantile(0.9):.0f} seem possible"
+
+
+def max_answer_tokens(reader: Reader, language: Language) -> int:
+    """Tokens after which an answer ends: more where the tokenizer has no tokens for a language's letters.
+
+    phi3v-tiny spells Russian in bytes: a usual answer has 147 tokens instead of 26.
+    """
+    english, own = (len(reader.text_ids(QUESTIONS[name])) for name in ("en", language))
+    return math.ceil(MAX_ANSWER_TOKENS * max(1.0, own / english))
 
 
 def price_at(point: PricePoint, distribution: PriceDistribution | None, answer: ParsedAnswer) -> float | None:

@@ -61,6 +61,13 @@ def test_a_recipe_wins_over_defaults_and_an_override_over_the_recipe(tmp_path):
     assert config.data.question is None
 
 
+@pytest.mark.parametrize("language", ["en", "fr", "ru", "ro", "no", "ja"])
+def test_a_language_needs_no_quotes(tmp_path, language):
+    assert load_config("demo", [*PLACES, f"data.language={language}"]).data.language == language
+    (tmp_path / "a.yaml").write_text(f"data:\n  language: {language}\n")
+    assert load_config(tmp_path / "a.yaml", PLACES).data.language == language
+
+
 def test_toml_says_the_same_as_yaml(tmp_path):
     (tmp_path / "a.toml").write_text(
         '[data]\ndataset = "shop"\n[run]\nout = "runs/a"\nepochs = 5\n[optim]\nlearning_rate = 1e-3\n'

@@ -46,6 +46,7 @@ class Manifest(BaseModel):
     splits: dict[str, int]
     fields: dict[str, list[str]]
     currency: str | None
+    """Of all prices; None if no row names one, or if they name several."""
     num_crops: int
     median_picture: tuple[int, int]
     grouping: dict[str, float]
@@ -63,6 +64,11 @@ class Manifest(BaseModel):
     content_sha256: str
     """Over every record's id, split, values and picture hashes: equal for two builds of the same data."""
     files: dict[str, str]
+
+    @property
+    def has_currencies(self) -> bool:
+        """Whether each record names a currency of its own, as there are several."""
+        return self.currency is None and "currency" in self.fields
 
     @property
     def task_fields(self) -> tuple[str, ...]:

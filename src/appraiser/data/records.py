@@ -28,6 +28,9 @@ GUESSES: dict[str, list[list[str]]] = {
     "group": [["group"], ["group_id"]],
 }  # fmt: skip
 
+# Fields of an answer that are no column of the source's own.
+OWN_FIELDS = ("title", "category", "price", "currency")
+
 
 @dataclass(frozen=True)
 class FieldMap:
@@ -87,7 +90,7 @@ class ProductRecord:
         """
         found: dict[str, str | float] = {}
         for field in fields:
-            value = getattr(self, field) if field in ("title", "category", "price") else (self.extra or {}).get(field)
+            value = getattr(self, field) if field in OWN_FIELDS else (self.extra or {}).get(field)
             if value is None:
                 raise DataError(
                     f"record {self.id!r} has no value for the field {field!r}",

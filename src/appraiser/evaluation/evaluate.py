@@ -114,7 +114,7 @@ def evaluate(
     if closed:
         scores["closed"] = list(closed)
     scores |= score_predictions(truth, predictions, fields)
-    answers = columns_of(predictions, fields)
+    answers = columns_of(truth, predictions, fields)
     rivals: dict[str, Columns] = {}
     scores["controls"] = {}
     for name in controls:
@@ -122,7 +122,7 @@ def evaluate(
             continue
         shown = control_predictions(name, records, predictions, partial(scoring.answer, f"{name} pictures"))
         scores["controls"][name] = score_predictions(truth, shown, fields)
-        rivals[name] = columns_of(shown, fields)
+        rivals[name] = columns_of(truth, shown, fields)
     neighbours: list[list[ProductRecord]] = []
     base = base_of(model)
     if with_baselines or before:
@@ -138,7 +138,7 @@ def evaluate(
             untrained = Predictor(first, predictor.trained.model_copy(update={"price_intervals": None}))
             shown = scoring.answer("before fine-tuning", scoring.pictures(), untrained)
             scores["before"] = score_predictions(truth, shown, fields)
-            rivals["before"] = columns_of(shown, fields)
+            rivals["before"] = columns_of(truth, shown, fields)
     oracle = [(record.extra or {}).get("truth_oracle_price") for record in records]
     if "price" in truth.columns and all(price is not None for price in oracle):
         scores["oracle"] = score_columns(truth, {"price": [float(price) for price in oracle if price is not None]})

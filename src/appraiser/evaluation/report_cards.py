@@ -8,7 +8,7 @@ from typing import Literal
 
 from sacrebleu.metrics import CHRF
 
-from appraiser.data.records import ProductRecord
+from appraiser.data.records import OWN_FIELDS, ProductRecord
 from appraiser.evaluation.metrics import normalize_title
 from appraiser.pages.thumbnails import THUMBNAIL_SIDE, picture_uri
 from appraiser.pages.words import amount, escape, shorten
@@ -86,7 +86,7 @@ def judge(
 def _compare(field: str, record: ProductRecord, prediction: Prediction, chrf: CHRF) -> Comparison:
     if field == "price":
         return _compare_price(record, prediction)
-    true = getattr(record, field) if field in ("title", "category") else (record.extra or {}).get(field)
+    true = getattr(record, field) if field in OWN_FIELDS else (record.extra or {}).get(field)
     said = prediction.fields.get(field)
     if true is None:
         return Comparison(field, "—", _text(said), "unknown", None)

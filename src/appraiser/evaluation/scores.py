@@ -38,8 +38,12 @@ class Truth:
     """
 
     columns: Columns
+    currencies: tuple[str | None, ...]
     visible_words: tuple[str, ...] | None
-    num_rows: int
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.currencies)
 
     @classmethod
     def of(cls, records: Sequence[ProductRecord], fields: Sequence[str]) -> Truth:
@@ -47,8 +51,8 @@ class Truth:
         words = [(record.extra or {}).get("truth_visible_words") for record in records]
         return cls(
             {field: column for field, column in columns.items() if any(value is not None for value in column)},
+            tuple(record.currency for record in records),
             tuple(map(str, words)) if records and all(words) else None,
-            len(records),
         )
 
     def known(self, field: str, answers: Column) -> tuple[list[FieldValue | None], list[FieldValue]]:
@@ -69,9 +73,19 @@ def value_of(record: ProductRecord, field: str) -> FieldValue | None:
     return (record.extra or {}).get(field)
 
 
-def columns_of(predictions: Sequence[Prediction], fields: Sequence[str]) -> Columns:
+def columns_of(truth: Truth, predictions: Sequence[Prediction], fields: Sequence[str]) -> Columns:
     """The answers of a model, field by field."""
-    return {field: [prediction.fields.get(field) for prediction in predictions] for field in fields}
+    columns: dict[str, Column] = {field: [p.fields.get(field) for p in predictions] for field in fields}
+    if "price" in fields:
+        pairs = zip(predictions, truth.currencies, strict=True)
+        columns["price"] = [price_in_currency(prediction, currency, fields) for prediction, currency in pairs]
+    return columns
+
+
+def price_in_currency(prediction: Prediction, currency: str | None, fields: Sequence[str]) -> float | None:
+    """The predicted price; None where answers state a currency and this one states another than the true one."""
+    is_other = "currency" in fields and currency not in (None, prediction.currency)
+    return None if is_other else prediction.price
 
 
 def score_columns(truth: Truth, answers: Columns) -> Part:
@@ -101,21 +115,23 @@ def score_predictions(truth: Truth, predictions: Sequence[Prediction], fields: S
         "stop_rate": score([p.stopped for p in predictions]),
         "answer_tokens": score([p.num_tokens for p in predictions]),
     }
-    part |= score_columns(truth, columns_of(predictions, fields))
+    columns = columns_of(truth, predictions, fields)
+    part |= score_columns(truth, columns)
     if "price" in part:
-        part["price"] |= _interval_scores(truth, predictions)
+        part["price"] |= _interval_scores(truth, predictions, columns["price"])
     return part
 
 
-def _interval_scores(truth: Truth, predictions: Sequence[Prediction]) -> Scores:
+def _interval_scores(truth: Truth, predictions: Sequence[Prediction], prices: Column) -> Scores:
     """How often price intervals hold the truth, and how wide they are."""
-    known = [(p, float(t)) for p, t in zip(predictions, truth.columns["price"], strict=True) if t is not None]
+    rows = zip(predictions, prices, truth.columns["price"], strict=True)
+    known = [(prediction, price, float(true)) for prediction, price, true in rows if true is not None]
     scores: Scores = {}
     for percent in (80, 90):
-        intervals = [p.interval(percent) for p, _ in known]
+        intervals = [prediction.interval(percent) if price else None for prediction, price, _ in known]
         width = interval_width(intervals)
         if width is not None:
-            scores[f"interval_{percent}_coverage"] = interval_coverage(intervals, [true for _, true in known])
+            scores[f"interval_{percent}_coverage"] = interval_coverage(intervals, [true for *_, true in known])
             scores[f"interval_{percent}_width"] = width
     return scores
 

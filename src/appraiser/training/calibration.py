@@ -14,6 +14,7 @@ import numpy as np
 from appraiser.data.dataset import Records
 from appraiser.data.pictures import decode
 from appraiser.data.records import ProductRecord
+from appraiser.evaluation.scores import price_in_currency
 from appraiser.predict import Prediction, Predictor, price_at
 from appraiser.price_intervals import PriceIntervals, calibrate, log_errors, narrower_when_scaled
 from appraiser.trained_task import PricePoint, TrainedTask
@@ -74,7 +75,12 @@ def best_price_point(
 def _errors(
     predictor: Predictor, point: PricePoint, records: Sequence[ProductRecord], predictions: Sequence[Prediction]
 ) -> tuple[list[float], list[float | None]]:
-    """|ln error| of one price of the distributions, and their spreads."""
-    prices = [price_at(point, p.price_distribution, predictor.task.parse(p.text)) for p in predictions]
+    """|ln error| of one price of the distributions, and their spreads; a price in a wrong currency is none."""
+    prices = [
+        price_at(point, p.price_distribution, predictor.task.parse(p.text))
+        if price_in_currency(p, record.currency, predictor.task.fields)
+        else None
+        for p, record in zip(predictions, records, strict=True)
+    ]
     errors = log_errors(prices, [float(record.price or 0.0) for record in records])
     return errors, [p.uncertainty for p in predictions]

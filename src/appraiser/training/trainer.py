@@ -104,7 +104,8 @@ def train(
     if on_plan:
         on_plan(plan)
     if dry_run:
-        return RunSummary(out, 0, 0, 0.0, 0.0, 0.0, 0.0, {})
+        mixed = mixed_prices(session.trained, data)
+        return RunSummary(out, 0, 0, 0.0, 0.0, 0.0, 0.0, {}, [mixed] if mixed else [])
     out.mkdir(parents=True, exist_ok=True)
     save_config(config, out / "config.yaml")
     with Tracker(out, config) as tracker:
@@ -201,7 +202,8 @@ class Session:
                 progress("eval", _headline(part) | {"step": step, "score": score, "best": best_score})
             if is_last:
                 break
-        warnings = [warning for warning in (tracker.warning, self._calibrate(out)) if warning]
+        possible = (mixed_prices(self.trained, self.data), tracker.warning, self._calibrate(out))
+        warnings = [warning for warning in possible if warning]
         if run.micro_batches_at_once > 1 and self.backbone.device.type != "cpu":
             warnings.append(f"run.micro_batches_at_once is for CPUs: not used on {self.backbone.device}")
         elif run.micro_batches_at_once > run.batch_size // run.micro_batch_size:
@@ -370,6 +372,18 @@ def _choices(data: ProductDataset, fields: Sequence[str]) -> dict[str, tuple[str
     train = data.split("train")
     columns = {name: train.column(name) for name in fields if name != "price" and name in train.column_names}
     return {name: tuple(sorted(map(str, set(column)))) for name, column in columns.items() if is_closed(column)}
+
+
+def mixed_prices(trained: TrainedTask, data: ProductDataset) -> str | None:
+    """A warning where answers would state prices in several currencies without saying which."""
+    if not data.manifest.has_currencies or "price" not in trained.fields or "currency" in trained.fields:
+        return None
+    fields = list(trained.fields)
+    fields.insert(fields.index("price"), "currency")
+    return (
+        "prices are in several currencies, and the answer does not say which: state it with "
+        f"--set data.fields=[{','.join(fields)}], or build one data set per currency"
+    )
 
 
 def record_order(num_records: int, seed: int) -> Iterator[tuple[int, int]]:

@@ -57,6 +57,7 @@ def build_dataset(
     dedupe: Dedupe | None = None,
     split_by: str | None = None,
     keep_placeholders: bool = False,
+    several_currencies: bool = False,
     price_locale: str | None = None,
     corrections: str | Path | None = None,
     retry: Sequence[str] = (),
@@ -85,7 +86,9 @@ def build_dataset(
     Raises:
         DataError: nothing usable, too many bad rows, duplicate ids, several currencies, or no space.
     """
-    settings = BuildSettings(currency, seed, num_crops, max_quarantined, shares, dedupe, split_by, keep_placeholders)
+    settings = BuildSettings(
+        currency, seed, num_crops, max_quarantined, shares, dedupe, split_by, keep_placeholders, several_currencies
+    )
     target = Path(out) if Path(out).name not in ("", "..") else Path(out).resolve()
     staging = target.with_name(f".{target.name}.building")
     check_reasons(retry)
@@ -211,7 +214,7 @@ def _write(source: Source, fields: FieldMap, ledger: Ledger, folder: Path, setti
     """Write the data set of a complete ledger into a new folder."""
     selection = select(source, fields, ledger, settings)
     kept, overview = selection.kept, selection.overview
-    currency = one_currency(overview.currencies, settings.currency)
+    currency = one_currency(overview.currencies, settings.currency, may_be_several=settings.several_currencies)
     groups, facts = group_rows(
         overview.titles,
         [row.picture_hash for row in kept],

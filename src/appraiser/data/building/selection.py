@@ -35,6 +35,7 @@ class BuildSettings:
         dedupe: of rows with the same id, which one stays; None refuses them.
         split_by: column of the source that names the splits, over grouping.
         keep_placeholders: keep rows whose picture stands for many products.
+        several_currencies: keep prices in several currencies, each row with its own; otherwise they are refused.
     """
 
     currency: str | None = None
@@ -45,6 +46,7 @@ class BuildSettings:
     dedupe: Dedupe | None = None
     split_by: str | None = None
     keep_placeholders: bool = False
+    several_currencies: bool = False
 
 
 @dataclass
@@ -199,10 +201,17 @@ def _repeated(ids: Sequence[str], name: str, dedupe: Dedupe | None) -> set[int]:
     return {place for found in twice.values() for place in (found[1:] if dedupe == "first" else found[:-1])}
 
 
-def one_currency(found: Counter[str], given: str | None) -> str | None:
+def one_currency(found: Counter[str], given: str | None, *, may_be_several: bool = False) -> str | None:
+    """The currency of all prices; None if nobody says it, or if there are several and that is wanted.
+
+    Raises:
+        DataError: there are several, and that is not wanted.
+    """
+    if len(found) > 1 and may_be_several:
+        return None
     if len(found) > 1:
         raise DataError(
             f"prices are in several currencies: {', '.join(f'{code} ({n})' for code, n in found.most_common())}",
-            fix="build one data set per currency",
+            fix="build one data set per currency, or keep them all for a model that names each: --several-currencies",
         )
     return next(iter(found), given)

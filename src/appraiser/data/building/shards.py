@@ -61,7 +61,11 @@ class ColumnTypes:
 
 @dataclass(frozen=True)
 class Layout:
-    """Columns that all splits share: `datasets` opens them as one table."""
+    """Columns that all splits share: `datasets` opens them as one table.
+
+    Args:
+        currency: of rows that do not name their own.
+    """
 
     fields: frozenset[str]
     currency: str | None
@@ -152,7 +156,7 @@ class ShardWriter:
     def _table(self, records: Sequence[Record]) -> pa.Table:
         columns: dict[str, list[Any]] = {
             "id": [record.values.fields["id"] for record in records],
-            "currency": [self.layout.currency] * len(records),
+            "currency": [record.values.fields.get("currency", self.layout.currency) for record in records],
             "group": [record.group for record in records],
         }
         pictures = [

@@ -144,5 +144,6 @@ def _facts(dataset: ProductDataset, folder: Path, kind: ExportKind, written: Wri
         renamed=written.renamed,
         num_escaped_cells=written.num_escaped_cells,
         currency=manifest.currency,
+        has_currencies=manifest.has_currencies,
         sample=manifest.sample,
     )

@@ -38,6 +38,8 @@ class ExportFacts(BaseModel):
     num_escaped_cells: int
     """CSV: texts marked with a ' so that no spreadsheet runs them."""
     currency: str | None
+    has_currencies: bool = False
+    """Whether each record names a currency of its own; False in exports of earlier versions."""
     sample: dict[str, Any] | None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from appraiser.data.sources.source import Rows, not_utf8
 from appraiser.data.task import Task
 from appraiser.errors import DataError
+
+BARE_PRICE = re.compile(r" [0-9.,]+\s*$")
 
 
 def read_conversations(path: Path) -> tuple[list[str], Rows]:
@@ -26,8 +29,10 @@ def read_conversations(path: Path) -> tuple[list[str], Rows]:
     if not isinstance(entries, list):
         raise DataError(f"{path.name} is no list of conversations", fix="one object per conversation, in a list")
     table = [_conversation(entry, number, path) for number, entry in enumerate(entries, start=1)]
-    parsed = [Task().parse(row["answer"]) for row in table if row["answer"]]
-    if parsed and all(answer.is_complete for answer in parsed):
+    texts = [row["answer"] for row in table if row["answer"]]
+    parsed = [Task().parse(text) for text in texts]
+    # Of `£9`, taken apart, only the 9 would be left.
+    if parsed and all(answer.is_complete for answer in parsed) and all(map(BARE_PRICE.search, texts)):
         answers = iter(parsed)
         table = [row | (next(answers).fields if row["answer"] else {}) for row in table]
     else:

@@ -40,7 +40,7 @@ def open_built(folder: Path) -> Source:
     left_out = f"{manifest.quarantined} row(s) left out when {folder} was built are not in it"
     return Source(
         name=str(folder),
-        columns=_for_fields(dataset.schema().names, manifest.currency),
+        columns=_for_fields(dataset.schema().names, bool(manifest.currency) or manifest.has_currencies),
         rows=numbered(rows),
         folder=folder,
         sha256=sha256_of(sorted(folder.glob("*.parquet"))),
@@ -61,7 +61,7 @@ def open_export(folder: Path) -> Source:
         raise DataError(f"{missing[0]} is missing", where=str(folder), fix="export the data set again")
     return Source(
         name=str(folder),
-        columns=_for_fields([*facts.columns, "image"], facts.currency),
+        columns=_for_fields([*facts.columns, "image"], bool(facts.currency) or facts.has_currencies),
         rows=numbered(lambda: readers[facts.kind](folder, facts)),
         folder=folder,
         sha256=sha256_of(files),
@@ -70,9 +70,9 @@ def open_export(folder: Path) -> Source:
     )
 
 
-def _for_fields(columns: list[str], currency: str | None) -> tuple[str, ...]:
+def _for_fields(columns: list[str], has_currency: bool) -> tuple[str, ...]:
     """Columns of a data set that fields may be taken from: its own ones, and what nobody would take for a field."""
-    own = [name for name in columns if name in RECORD_COLUMNS and (name != "currency" or currency)]
+    own = [name for name in columns if name in RECORD_COLUMNS and (name != "currency" or has_currency)]
     return (*own, *(name for name in columns if name not in RECORD_COLUMNS and name.lower() not in _GUESSED))
 
 

@@ -99,6 +99,12 @@ def test_conversations_whose_answers_have_our_form_are_taken_apart(tmp_path):
     ]
 
 
+def test_answers_whose_prices_name_a_currency_stay_whole(tmp_path):
+    entries = json.loads(json.dumps(LLAVA).replace("1290", "$1290"))
+    rows = rows_of(write(tmp_path / "train.json", entries))
+    assert [row["title"] for row in rows] == [ANSWER.replace("1290", "$1290"), ANSWER.replace("1290", "80")]
+
+
 def test_otherwise_the_answer_is_the_title(tmp_path):
     rows = rows_of(write(tmp_path / "chat.json", MESSAGES))
     assert [row["title"] for row in rows] == ["A coat", "A bag", ANSWER]
