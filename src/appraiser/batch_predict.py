@@ -22,9 +22,14 @@ PICTURES_AT_ONCE = 256
 
 
 def predict_source(
-    model: str | Path, source: Path, progress: Callable[[int, int], None] | None = None
+    model: str | Path,
+    source: Path,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    closed: Sequence[str] = (),
+    answer_share: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Answer for every picture of `source`.
+    """Answer for every picture of `source`; for `closed` and `answer_share` see `Predictor`.
 
     Returns:
         One dict per input, in order: `picture`, then the prediction; or `picture` and `error` for an unreadable one.
@@ -34,7 +39,7 @@ def predict_source(
         CheckpointError: no model there.
     """
     paths = picture_paths(source)
-    predictor = Predictor.load(model)
+    predictor = Predictor.load(model, closed=closed, answer_share=answer_share)
     rows: list[dict[str, Any]] = []
     for start in range(0, len(paths), PICTURES_AT_ONCE):
         rows += _predict(predictor, paths[start : start + PICTURES_AT_ONCE])

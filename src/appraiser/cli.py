@@ -448,19 +448,50 @@ def evaluate(
         typer.Option(help="Folder for report.json and report.html; default: the run, or here if it is none."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many products.")] = None,
+    closed: Annotated[
+        list[str], typer.Option(help="Field whose answers must be values of training, e.g. category.")
+    ] = [],  # noqa: B006
+    against: Annotated[str | None, typer.Option(help="Another model: which is better, and what moved?")] = None,
+    curve: Annotated[
+        bool, typer.Option("--learning-curve", help="Train the run again on parts of its data: are there enough?")
+    ] = False,
+    with_baselines: Annotated[bool, typer.Option("--baselines/--no-baselines", help="Score cheap methods too.")] = True,
+    wandb: Annotated[
+        Literal["offline", "online", "off"] | None,
+        typer.Option(help="Log scores and a table of pictures to W&B; unset: offline if the run was tracked."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Score a model by free generation, beside baselines and wrong-picture controls; writes the report.
 
     Example:  appraiser evaluate runs/first dataset
     """
+    from appraiser.evaluation.against import against_sentences, compare
     from appraiser.evaluation.evaluate import evaluate as run_evaluation
     from appraiser.evaluation.evaluate import save_result
+    from appraiser.evaluation.learning_curve import learning_curve
+    from appraiser.evaluation.wandb_table import log_result
 
     with stages() as report:
-        result = run_evaluation(model, dataset, split, limit=limit, progress=report)
+        result = run_evaluation(
+            model, dataset, split, limit=limit, closed=closed, with_baselines=with_baselines, progress=report
+        )
+        if against is not None:
+            other = run_evaluation(
+                against, dataset, split, limit=limit, closed=closed, controls=(), with_baselines=False, before=False,
+                progress=lambda what, done, total: report(f"{what}, other model", done, total),
+            )  # fmt: skip
+            result.scores["against"] = compare(result, other, against)
+            result.verdict.extend(against_sentences(result.scores["against"]))
+        if curve:
+            result.scores["learning_curve"] = learning_curve(
+                model, dataset, result, progress=report,
+                on_training=lambda share, count: stderr.print(f"training on {share:.0%}: {count:,} products"),
+            )  # fmt: skip
+            result.verdict.append(result.scores["learning_curve"]["sentence"])
     target = out or (Path(model) if (Path(model) / "config.yaml").is_file() else Path("."))
     page = save_result(result, target)
+    log_result(result, model, target, wandb)
     emit(result.scores, as_json, score_table(result.scores) + "\n" + "\n".join(result.verdict) + f"\nReport: {page}")
 
 
@@ -469,6 +500,15 @@ def predict(
     model: Annotated[str, typer.Argument(help="Run, model folder, embedded model or Hub id.")],
     source: Annotated[Path, typer.Argument(help="A picture, a folder of pictures, or a table with picture paths.")],
     out: Annotated[Path | None, typer.Option(help="Write .csv, .jsonl or .parquet instead of printing.")] = None,
+    closed: Annotated[
+        list[str], typer.Option(help="Field whose answers must be values of training, e.g. category.")
+    ] = [],  # noqa: B006
+    answer_share: Annotated[
+        float | None,
+        typer.Option(
+            min=0.05, max=1, help="Leave prices out where the model is less sure than on this share of usual products."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Name, sort and price pictures.
@@ -480,7 +520,9 @@ def predict(
     if out is not None:
         check_output(out)
     with stages() as report:
-        rows = predict_source(model, source, lambda done, total: report("pictures", done, total))
+        rows = predict_source(
+            model, source, lambda done, total: report("pictures", done, total), closed=closed, answer_share=answer_share
+        )
     failed = sum("error" in row for row in rows)
     if out is not None:
         write_rows(rows, out)
@@ -508,12 +550,26 @@ def _line(row: dict[str, Any]) -> str:
         if row.get("price_low") is not None:
             price += f" (80 %: {row['price_low']:.0f} to {row['price_high']:.0f})"
         values.append(price)
+    elif row.get("abstained"):
+        values.append(f"no price, since {row['abstained']}")
     said = ", ".join(values + others) or f"no readable answer: {row['text']!r}"
     return f"{row['picture']}: {said}  [confidence {row['confidence']:.2f}]"
 
 
 RESERVED = frozenset(
-    ("picture", "title", "category", "price", "currency", "price_low", "price_high", "confidence", "parsed", "text")
+    (
+        "picture",
+        "title",
+        "category",
+        "price",
+        "currency",
+        "price_low",
+        "price_high",
+        "confidence",
+        "parsed",
+        "text",
+        "abstained",
+    )
 )
 
 

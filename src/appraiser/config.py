@@ -108,6 +108,8 @@ class DataConfig(Section):
     """What is asked about the picture; unset: the language's own question."""
     max_tokens: PositiveInt = 8192
     """Longest row, picture tokens included; longer rows are refused, never cut."""
+    train_share: PositiveFloat = Field(default=1.0, le=1.0)
+    """Train on so much of the training products only, whole product groups: how much do more pictures bring?"""
     cache_mib: NonNegativeInt = 1024
     """Memory for processed pictures; none are kept while they are augmented."""
 
@@ -150,6 +152,8 @@ class RunSettings(Section):
     """Steps between validations by generation; the best checkpoint is chosen by their score."""
     eval_records: PositiveInt = 128
     """Validation records that are generated, the same ones every time."""
+    patience: PositiveInt | None = None
+    """End the run after so many validations in a row without a better score; unset: never."""
     log_every: PositiveInt = 10
     """Steps between lines of metrics.jsonl."""
     seed: NonNegativeInt = 0

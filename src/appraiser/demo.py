@@ -23,6 +23,7 @@ def run_demo(out: Path, rows: int, minutes: float, as_json: bool) -> None:
     from appraiser.data.samples.catalogue import make_catalogue
     from appraiser.data.task import Task
     from appraiser.evaluation.evaluate import evaluate, save_result
+    from appraiser.evaluation.wandb_table import log_result
     from appraiser.predict import Predictor
 
     material = out.with_name(f"{out.name}-data")
@@ -59,6 +60,7 @@ def run_demo(out: Path, rows: int, minutes: float, as_json: bool) -> None:
     with stages() as stage:
         result = evaluate(out, dataset, progress=stage)
     page = save_result(result, out)
+    log_result(result, str(out), out, None)
     lap("evaluate")
     say("5/5  three of them")
     shown = [

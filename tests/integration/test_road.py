@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -9,15 +10,19 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from tiny import tiny_backbone
 
 from appraiser import Predictor, build_dataset, evaluate, make_catalogue, train
 from appraiser.batch_predict import predict_source, write_rows
 from appraiser.config import config_from, load_config
-from appraiser.data.dataset import open_dataset
+from appraiser.data.dataset import open_dataset, share_of
 from appraiser.data.pictures import decode
 from appraiser.errors import CheckpointError, ConfigError, DataError
+from appraiser.evaluation.against import against_sentences, compare
 from appraiser.evaluation.evaluate import save_result
+from appraiser.evaluation.learning_curve import learning_curve
+from appraiser.evaluation.wandb_table import log_evaluation, numbers
 from appraiser.price_intervals import PriceIntervals
 from appraiser.trained_task import TrainedTask, read_task
 
@@ -243,6 +248,102 @@ def test_w_and_b_mirrors_offline(place: Path) -> None:
     pytest.importorskip("wandb")
     train(settings(place, "tracked", run={"steps": 1}, tracking={"wandb": "offline"}))
     assert list((place / "tracked/wandb").rglob("run-*.wandb"))
+
+
+def test_an_evaluation_in_w_and_b_holds_the_pictures(run: Path, place: Path) -> None:
+    pytest.importorskip("wandb")
+    result = evaluate(run, place / "dataset", controls=(), before=False)
+    rows = log_evaluation(result, place / "evaluated", "offline", "test")
+    assert rows == len(result.records)
+    assert list((place / "evaluated/wandb").glob("offline-run-*/*.wandb"))
+    staged = [path for path in (place / "evaluated/wandb/artifacts/staging").iterdir() if path.is_file()]
+    contents = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in staged}
+    (table, *_) = [
+        json.loads(path.read_text()) for path in staged if path.read_bytes().startswith(b'{"_type": "table"')
+    ]
+    assert table["columns"] == [
+        "id", "picture", "true price", "predicted price", "true title", "predicted title", "true category",
+        "predicted category", "answer",
+    ]  # fmt: skip
+    shown = {row[0]: row for row in table["data"]}
+    assert set(shown) == {record.id for record in result.records}
+    for record, prediction in zip(result.records, result.predictions, strict=True):
+        row = shown[record.id]
+        assert row[2:5:2] == [record.price, record.title]
+        assert row[-1] == prediction.text
+        with Image.open(contents[row[1]["sha256"]]) as picture:
+            assert picture.size == decode(record.images[0]).size  # 64 px: smaller than a thumbnail
+    found = numbers(result)
+    assert found["model/price/median_ape"] == result.scores["price"]["median_ape"]["value"]
+    assert found["knn/category/accuracy"] == result.scores["baselines"]["knn"]["category"]["accuracy"]["value"]
+    assert found["reasoning/slope"] == result.scores["reasoning"]["slope"]["value"]
+
+
+def test_two_runs_are_compared_product_by_product(run: Path, place: Path) -> None:
+    train(settings(place, "other", run={"steps": 1, "seed": 1}))
+    mine = evaluate(run, place / "dataset", controls=(), with_baselines=False, before=False, closed=["category"])
+    other = evaluate(
+        place / "other", place / "dataset", controls=(), with_baselines=False, before=False, closed=["category"]
+    )
+    part = compare(mine, other, "other")
+    assert set(part["differences"]) == {"price", "title", "category"}
+    assert part["scores"]["price"] == {
+        name: value for name, value in other.scores["price"].items() if not name.startswith("interval")
+    }
+    prices = {record.id: (a.price, b.price) for record, a, b in
+              zip(mine.records, mine.predictions, other.predictions, strict=True)}  # fmt: skip
+    assert {row["id"] for row in part["moved"]} == {name for name, (a, b) in prices.items() if a != b}
+    itself = compare(mine, mine, "itself")
+    assert itself["moved"] == []
+    assert itself["differences"]["price"]["gain"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert all("no clear difference" in line for line in against_sentences(itself))
+    short = evaluate(run, place / "dataset", controls=(), with_baselines=False, before=False, limit=2)
+    with pytest.raises(DataError, match="different products"):
+        compare(mine, short, "short")
+
+
+def test_the_learning_curve_grows_by_whole_groups(run: Path, place: Path) -> None:
+    result = evaluate(run, place / "dataset", controls=(), with_baselines=False, before=False)
+    seen: list[tuple[float, int]] = []
+    curve = learning_curve(
+        run, place / "dataset", result, shares=(0.25, 0.5), on_training=lambda *facts: seen.append(facts)
+    )
+    counts = [point["n"] for point in curve["points"]]
+    assert counts == sorted(counts)
+    assert [point["share"] for point in curve["points"]] == [0.25, 0.5, 1.0]
+    assert seen == [(0.25, counts[0]), (0.5, counts[1])]
+    train_split = open_dataset(place / "dataset").split("train")
+    assert counts[-1] == len(train_split)
+    parts = [set(share_of(train_split, share, 0).column("id")) for share in (0.25, 0.5)]
+    assert parts[0] < parts[1]
+    half = set(share_of(train_split, 0.5, 0).column("group"))
+    left = set(train_split.column("group")) - half
+    assert half.isdisjoint(left)
+    assert str(counts[1]) in curve["sentence"]
+    with pytest.raises(DataError, match="is no run"):
+        learning_curve(place / "model", place / "dataset", result)
+
+
+def test_a_run_without_progress_ends_early_and_says_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import appraiser.training.trainer as trainer
+
+    falling = iter([0.0, 0.5, 0.4, 0.3, 0.2])  # the first is that of the smoke test
+    monkeypatch.setattr(trainer, "validation_score", lambda part, reference: next(falling))
+    summary = train(settings(place, "hopeless", run={"steps": 8, "eval_every": 1, "patience": 2}))
+    assert (summary.steps, summary.best_step) == (3, 1)
+    assert any("run.patience ended the run at step 3" in warning for warning in summary.warnings)
+
+
+def test_scoring_that_cannot_work_fails_before_the_first_step(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import appraiser.training.trainer as trainer
+
+    def broken(*arguments: Any) -> Any:
+        raise RuntimeError("scoring is broken")
+
+    monkeypatch.setattr(trainer, "score_predictions", broken)
+    with pytest.raises(RuntimeError, match="scoring is broken"):
+        train(settings(place, "never-begun"))
+    assert not (place / "never-begun").exists()
 
 
 def test_calibration_is_written_beside_the_best_weights(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,11 @@ manifest.json    README.md                                          counts that 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -166,10 +167,31 @@ class Records:
         names: list[str] = self._table.column_names
         return names
 
+    def take(self, positions: Sequence[int]) -> Records:
+        """Some of the records, in this order."""
+        return Records(self._table.take(pa.array(positions, pa.int64())))
+
     def column(self, name: str) -> list[Any]:
         """All values of one column, without touching the pictures."""
         values: list[Any] = self._table.column(name).to_pylist()
         return values
+
+
+def share_of(records: Records, share: float, seed: int) -> Records:
+    """About a share of the records: whole product groups in an order that the seed gives, so a larger share holds a
+    smaller one."""
+    if share >= 1.0:
+        return records
+    members: dict[str, list[int]] = {}
+    for position, group in enumerate(records.column("group")):
+        members.setdefault(group, []).append(position)
+    groups = sorted(members)
+    chosen: list[int] = []
+    for place in np.random.default_rng(seed).permutation(len(groups)):
+        chosen += members[groups[place]]
+        if len(chosen) >= share * len(records):
+            break
+    return records.take(sorted(chosen))
 
 
 def is_dataset(folder: Path) -> bool:

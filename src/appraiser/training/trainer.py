@@ -25,9 +25,10 @@ from appraiser.backbone import Backbone, load
 from appraiser.config import RunConfig, save_config
 from appraiser.data.augmentation import Augmentation
 from appraiser.data.batches import Batch, collate
-from appraiser.data.dataset import ProductDataset, Records, open_dataset
+from appraiser.data.dataset import ProductDataset, Records, open_dataset, share_of
 from appraiser.data.examples import ExampleSource
 from appraiser.data.pictures import decode
+from appraiser.data.records import ProductRecord
 from appraiser.data.task import Task
 from appraiser.errors import ConfigError, DataError
 from appraiser.evaluation.metrics import is_closed
@@ -121,7 +122,7 @@ class Session:
         self.backbone = prepare_model(config, data)
         self.trained = trained_task(config, data)
         self.train_examples = ExampleSource(
-            data.split("train"),
+            share_of(data.split("train"), config.data.train_share, config.run.seed),
             self.backbone,
             self.trained.task,
             cache_bytes=config.data.cache_mib << 20,
@@ -153,6 +154,8 @@ class Session:
         """Run the preflight and say what training will do."""
         first, second = 0, min(1, len(self.train_examples) - 1)
         report = preflight(self.backbone, self.train_examples.draw(0, first), self.train_examples.draw(0, second))
+        # What fails here would have failed after hours, at the first validation.
+        self._score(self.validation_rows[:SMOKE_RECORDS])
         return TrainingPlan(
             num_records=len(self.train_examples),
             num_steps=self.num_steps,
@@ -173,6 +176,7 @@ class Session:
         run = self.config.run
         started = time.monotonic()
         trained_s, best_score, best_step, step, pictures = 0.0, -math.inf, 0, 0, 0
+        without_gain, is_hopeless = 0, False
         best_metrics: dict[str, Any] = {}
         window: list[StepStats] = []
         for step, batches in enumerate(self._micro_batches(plan.num_steps), start=1):
@@ -196,11 +200,13 @@ class Session:
             if step % run.eval_every == 0 or is_last:
                 part, score = self._validate(step, tracker)
                 is_best = score > best_score
+                without_gain = 0 if is_best else without_gain + 1
+                is_hopeless = run.patience is not None and without_gain >= run.patience and not is_last
                 if is_best:
                     best_score, best_step, best_metrics = score, step, part
                 save_checkpoint(out, step, self.backbone, self.trained, is_best=is_best)
                 progress("eval", _headline(part) | {"step": step, "score": score, "best": best_score})
-            if is_last:
+            if is_last or is_hopeless:
                 break
         possible = (mixed_prices(self.trained, self.data), tracker.warning, self._calibrate(out))
         warnings = [warning for warning in possible if warning]
@@ -211,7 +217,11 @@ class Session:
                 f"run.micro_batches_at_once={run.micro_batches_at_once}: a step of run.batch_size={run.batch_size} has "
                 f"only {run.batch_size // run.micro_batch_size} micro-batches, so that many run side by side"
             )
-        if plan.num_steps and step < plan.num_steps:
+        if is_hopeless:
+            warnings.append(
+                f"run.patience ended the run at step {step}: the best validation score is that of step {best_step}"
+            )
+        elif plan.num_steps and step < plan.num_steps:
             warnings.append(
                 f"run.max_minutes ended the run after {step} of {plan.num_steps} steps, its schedule complete"
             )
@@ -272,17 +282,18 @@ class Session:
         tokens = sum(batch.num_tokens for batch in batches)
         return StepStats(total, norm, optim.learning_rate * factor, tokens, pictures)
 
-    def _answers(self, records: Records, rows: Sequence[int]) -> tuple[list[Any], list[Prediction]]:
-        chosen = [records[row] for row in rows]
+    def _score(self, rows: Sequence[int]) -> tuple[list[ProductRecord], list[Prediction], dict[str, Any], float]:
+        """Validation records, their answers by generation, their scores, and the number that chooses the best."""
+        records = [self.validation[row] for row in rows]
         predictor = Predictor(self.backbone, self.trained)
         with autocast(self.config, self.backbone.device):
-            return chosen, predictor.predict([decode(data) for data in record.images] for record in chosen)
+            predictions = predictor.predict([decode(data) for data in record.images] for record in records)
+        part = score_predictions(Truth.of(records, self.trained.fields), predictions, self.trained.fields)
+        return records, predictions, part, validation_score(part, self.category_median_ape)
 
     def _validate(self, step: int, tracker: Tracker) -> tuple[dict[str, Any], float]:
-        """Scores of the fixed validation sample by generation, and the number that chooses the best checkpoint."""
-        records, predictions = self._answers(self.validation, self.validation_rows)
-        part = score_predictions(Truth.of(records, self.trained.fields), predictions, self.trained.fields)
-        score = validation_score(part, self.category_median_ape)
+        """Scores of the fixed validation sample."""
+        records, predictions, part, score = self._score(self.validation_rows)
         tracker.log(step, _headline(part) | {"eval/score": score})
         tracker.log_samples(
             step,
@@ -309,6 +320,7 @@ class Session:
 
 
 SCHEDULE_TICKS = 10_000
+SMOKE_RECORDS = 2
 
 
 @dataclass(frozen=True)
