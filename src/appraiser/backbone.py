@@ -8,9 +8,11 @@ ids of prompts and completions, and the network itself. Another model family wou
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -33,9 +35,12 @@ __all__ = [
     "load",
     "load_reader",
     "model_folder",
+    "side_by_side",
 ]
 
 EMBEDDED_MODELS = ("phi3v-tiny",)
+SMALL_MODEL = 50_000_000
+"""Parameters: one operation of a larger model keeps all cores busy."""
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -158,6 +163,10 @@ class Backbone(Reader):
         """Whether its attention takes a mask of any shape; flash and flex attention know padding and causality only."""
         return self.network.config._attn_implementation in ("eager", "sdpa", "blocks")
 
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
     def unused_parameters(self) -> list[torch.nn.Parameter]:
         """Parameters that are saved but never computed (the tower's last block)."""
         return self.network.model.vision_embed_tokens.img_processor.vision_model.unused_parameters()
@@ -181,6 +190,34 @@ class Backbone(Reader):
         """Write weights (the adapter's alone where there is one), tokenizer and preprocessor file as published."""
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
+
+
+@contextmanager
+def side_by_side(backbone: Backbone) -> Iterator[Callable[..., Iterable[Any]]]:
+    """`map` for work on a model that is not training; on a CPU, for a small model, several calls at a time.
+
+    One operation of a small model cannot fill two cores: threads inside operations made it slower, calls side by side
+    make it nearly twice as fast.
+    """
+    threads = torch.get_num_threads()
+    was_training = backbone.model.training
+    backbone.model.eval()
+    try:
+        if backbone.device.type != "cpu" or threads == 1 or backbone.num_parameters > SMALL_MODEL:
+            yield map
+        else:
+            # Autocasting is a thread's own affair: the workers have to be told.
+            casts, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+
+            def as_here(function: Callable[..., Any], *arguments: Any) -> Any:
+                with torch.autocast("cpu", dtype, enabled=casts):
+                    return function(*arguments)
+
+            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                yield lambda function, *values: pool.map(partial(as_here, function), *values)
+    finally:
+        torch.set_num_threads(threads)  # the workers' number reaches libraries that keep one for the whole process
+        backbone.model.train(was_training)
 
 
 def model_folder(name_or_path: str | Path) -> str:

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from appraiser.answer_grammar import closed_answers
-from appraiser.backbone import Backbone, Reader, load
+from appraiser.backbone import Backbone, Reader, load, side_by_side
 from appraiser.data.batches import Example, collate
 from appraiser.data.examples import prompt_example, views_of
 from appraiser.data.task import MAX_ANSWER_TOKENS, QUESTIONS, FieldValue, Language, ParsedAnswer
@@ -27,7 +27,7 @@ from appraiser.trained_task import PricePoint, TrainedTask, read_task
 
 # Prompt tokens of one batch: bounds memory, and lets short rows go in large batches.
 TOKENS_PER_BATCH = 16_384
-MAX_ROWS_PER_BATCH = 128
+MAX_ROWS_PER_BATCH = 64
 # Processed pictures in memory at a time; rows of like length are looked for among these.
 WINDOW_BYTES = 256 << 20
 MAX_ROWS_PER_WINDOW = 4096
@@ -187,13 +187,16 @@ class Predictor:
         decodes keeps few of them in memory. Rows of like length are answered together.
         """
         answers: list[Prediction] = []
-        for window in self._windows(images):
-            found: dict[int, Prediction] = {}
-            for positions in _batches([len(example.input_ids) for example in window]):
-                found |= zip(positions, self._generate([window[position] for position in positions]), strict=True)
-                if progress:
-                    progress(len(answers) + len(found))
-            answers += [found[position] for position in range(len(window))]
+        with side_by_side(self.backbone) as in_turn:
+            for window in self._windows(images):
+                batches = list(_batches([len(example.input_ids) for example in window]))
+                examples = ([window[position] for position in positions] for positions in batches)
+                found: dict[int, Prediction] = {}
+                for positions, batch in zip(batches, in_turn(self._generate, examples), strict=True):
+                    found |= zip(positions, batch, strict=True)
+                    if progress:
+                        progress(len(answers) + len(found))
+                answers += [found[position] for position in range(len(window))]
         return answers
 
     def _windows(self, images: Iterable[Pictures]) -> Iterator[list[Example]]:
@@ -218,8 +221,6 @@ class Predictor:
         prompt_length = inputs["input_ids"].shape[1]
         grammar = self._answers
         allowed = None if grammar is None else lambda _, ids: grammar.allowed(ids[prompt_length:].tolist())
-        was_training = self.backbone.model.training
-        self.backbone.model.eval()
         output = self.backbone.model.generate(
             **inputs,
             max_new_tokens=self.max_new_tokens,
@@ -229,7 +230,6 @@ class Predictor:
             output_logits=True,
             prefix_allowed_tokens_fn=allowed,
         )
-        self.backbone.model.train(was_training)
         ids = output.sequences[:, prompt_length:]
         chosen = [
             step.float().log_softmax(-1).gather(1, ids[:, position : position + 1]).squeeze(1)
