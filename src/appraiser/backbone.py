@@ -30,6 +30,7 @@ __all__ = [
     "EMBEDDED_MODELS",
     "IGNORE_INDEX",
     "Backbone",
+    "Features",
     "Reader",
     "Views",
     "load",
@@ -54,6 +55,22 @@ class Views:
 
     pixels: Tensor
     size: tuple[int, int]
+
+    @property
+    def nbytes(self) -> int:
+        return self.pixels.nbytes
+
+
+@dataclass(frozen=True)
+class Features:
+    """One picture as the tower has seen it: [1 + h * w, P, C] patch features of its views, and its padded size."""
+
+    patches: Tensor
+    size: tuple[int, int]
+
+    @property
+    def nbytes(self) -> int:
+        return self.patches.nbytes
 
 
 @dataclass
@@ -106,14 +123,29 @@ class Reader:
         """Ids of user text in which no control token can appear."""
         return list(self._plain_tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def collate_views(self, pictures: Sequence[Views]) -> dict[str, Tensor]:
-        """`pixel_values` [n, most views, 3, S, S] (missing views zero, never computed) and `image_sizes` [n, 2]."""
+    def collate_pictures(self, pictures: Sequence[Views | Features]) -> dict[str, Tensor]:
+        """`image_sizes` [n, 2], and `pixel_values` [n, most views, 3, S, S] (missing views zero, never computed), or
+        `image_features` [N, P, C] of all views where the tower has seen the pictures already.
+
+        Raises:
+            ModelInputError: some pictures have been seen and some have not.
+        """
+        sizes = torch.tensor([picture.size for picture in pictures])
+        seen = [picture.patches for picture in pictures if isinstance(picture, Features)]
+        if seen:
+            if len(seen) != len(pictures):
+                raise ModelInputError("a batch mixes pictures with and without kept features")
+            return {"image_features": torch.cat(seen), "image_sizes": sizes}
+        return {"pixel_values": self._pixel_values(pictures), "image_sizes": sizes}
+
+    @staticmethod
+    def _pixel_values(pictures: Sequence[Any]) -> Tensor:
         most = max(len(picture.pixels) for picture in pictures)
         shape = (len(pictures), most, *pictures[0].pixels.shape[1:])
         pixels = torch.zeros(shape, dtype=pictures[0].pixels.dtype)
         for row, picture in zip(pixels, pictures, strict=True):
             row[: len(picture.pixels)] = picture.pixels
-        return {"pixel_values": pixels, "image_sizes": torch.tensor([picture.size for picture in pictures])}
+        return pixels
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids up to the first stop token, without surrounding space."""
@@ -176,6 +208,22 @@ class Backbone(Reader):
         tower = self.network.model.vision_embed_tokens.img_processor.vision_model
         parts = [tower.embeddings, tower.pre_layrnorm, *tower.encoder.layers[:num_layers]]
         return [parameter for part in parts for parameter in part.parameters()]
+
+    @property
+    def tower_is_frozen(self) -> bool:
+        """Whether no weight of the tower is trained, so that its features of a picture stay what they are."""
+        tower = self.network.model.vision_embed_tokens.img_processor
+        return not any(parameter.requires_grad for parameter in tower.parameters())
+
+    @torch.inference_mode()
+    def see(self, pictures: Sequence[Views]) -> list[Features]:
+        """Run pictures through the tower once, for later use in its place."""
+        batch = self.collate_pictures(pictures)
+        sizes = batch["image_sizes"]
+        encode = self.network.model.vision_embed_tokens.encode_crops
+        patches = encode(batch["pixel_values"].to(self.device), sizes.to(self.device))
+        parts = torch.split(patches.cpu(), [len(picture.pixels) for picture in pictures])
+        return [Features(part, picture.size) for part, picture in zip(parts, pictures, strict=True)]
 
     def patch_features(self, pixels: Tensor) -> Tensor:
         """[N, P, C] features of the tower for [N, 3, S, S] views."""

@@ -111,7 +111,8 @@ class DataConfig(Section):
     train_share: PositiveFloat = Field(default=1.0, le=1.0)
     """Train on so much of the training products only, whole product groups: how much do more pictures bring?"""
     cache_mib: NonNegativeInt = 1024
-    """Memory for processed pictures; none are kept while they are augmented."""
+    """Memory for processed training pictures (none are kept while they are augmented), and as much again for validation
+    pictures."""
 
     @field_validator("language", mode="before")
     @classmethod

@@ -187,26 +187,46 @@ class Predictor:
         decodes keeps few of them in memory. Rows of like length are answered together.
         """
         answers: list[Prediction] = []
-        with side_by_side(self.backbone) as in_turn:
-            for window in self._windows(images):
-                batches = list(_batches([len(example.input_ids) for example in window]))
-                examples = ([window[position] for position in positions] for positions in batches)
-                found: dict[int, Prediction] = {}
-                for positions, batch in zip(batches, in_turn(self._generate, examples), strict=True):
-                    found |= zip(positions, batch, strict=True)
-                    if progress:
-                        progress(len(answers) + len(found))
-                answers += [found[position] for position in range(len(window))]
+
+        def report(done: int) -> None:
+            if progress:
+                progress(len(answers) + done)
+
+        for window in self._windows(images):
+            answers += self.answer(window, report)
         return answers
+
+    def prompts(self, images: Iterable[Pictures], *, see: bool = False) -> Iterator[Example]:
+        """What `answer` takes, one per row of `predict`; for pictures that are asked about more than once.
+
+        Args:
+            see: run the tower now and keep its features instead of the pixels; right as long as it does not learn.
+        """
+        for number, given in enumerate(images):
+            pictures = views_of([given] if isinstance(given, Image.Image) else given, self.backbone)
+            yield prompt_example(
+                self.backbone, self.task, str(number), self.backbone.see(pictures) if see else pictures
+            )
+
+    def answer(self, prompts: Sequence[Example], progress: Callable[[int], None] | None = None) -> list[Prediction]:
+        """Answers to prompts, in the order given."""
+        batches = list(_batches([len(prompt.input_ids) for prompt in prompts]))
+        examples = ([prompts[position] for position in positions] for positions in batches)
+        found: dict[int, Prediction] = {}
+        with side_by_side(self.backbone) as in_turn:
+            for positions, batch in zip(batches, in_turn(self._generate, examples), strict=True):
+                found |= zip(positions, batch, strict=True)
+                if progress:
+                    progress(len(found))
+        return [found[position] for position in range(len(prompts))]
 
     def _windows(self, images: Iterable[Pictures]) -> Iterator[list[Example]]:
         """Prompts with their processed pictures, as many as may be in memory at a time."""
         window: list[Example] = []
         size = 0
-        for number, given in enumerate(images):
-            pictures = views_of([given] if isinstance(given, Image.Image) else given, self.backbone)
-            window.append(prompt_example(self.backbone, self.task, str(number), pictures))
-            size += sum(picture.pixels.nbytes for picture in pictures)
+        for prompt in self.prompts(images):
+            window.append(prompt)
+            size += sum(picture.nbytes for picture in prompt.pictures)
             if size >= WINDOW_BYTES or len(window) >= MAX_ROWS_PER_WINDOW:
                 yield window
                 window, size = [], 0

@@ -11,7 +11,8 @@ from PIL import Image
 from tiny import tiny_backbone
 
 import appraiser.predict as predict
-from appraiser.backbone import Backbone, side_by_side
+from appraiser.backbone import Backbone, Features, side_by_side
+from appraiser.errors import ModelInputError
 from appraiser.predict import Predictor
 from appraiser.trained_task import TrainedTask
 
@@ -61,3 +62,16 @@ def test_workers_cast_as_their_caller(backbone: Backbone) -> None:
 def test_an_error_in_a_worker_reaches_the_caller(backbone: Backbone) -> None:
     with pytest.raises(ZeroDivisionError), side_by_side(backbone) as in_turn:
         list(in_turn(lambda n: 1 / n, [1, 0]))
+
+
+def test_kept_features_give_the_same_answers(backbone: Backbone) -> None:
+    rng = np.random.default_rng(1)
+    sizes = [(30, 40), (60, 30), (28, 28), (30, 40), (90, 40)]
+    pictures = [Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
+    predictor = Predictor(backbone, TrainedTask())
+    seen = list(predictor.prompts(pictures, see=True))
+    assert all(isinstance(picture, Features) for prompt in seen for picture in prompt.pictures)
+    assert [p.text for p in predictor.answer(seen)] == [p.text for p in predictor.predict(pictures)]
+    mixed = [seen[0], next(predictor.prompts(pictures))]
+    with pytest.raises(ModelInputError, match="with and without kept features"):
+        predictor.answer(mixed)
