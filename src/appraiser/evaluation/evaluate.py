@@ -301,12 +301,14 @@ def config_of(model: str | Path | Predictor) -> RunConfig | None:
 
 
 def save_result(result: EvalResult, folder: Path) -> Path:
-    """Write report.json and report.html; returns the path of the page."""
-    from appraiser.evaluation.report import render_report
+    """Write report.json, report.html, and gallery.html with all products; returns the path of the report."""
+    from appraiser.evaluation.report.gallery import render_gallery
+    from appraiser.evaluation.report.page import render_report
 
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result.scores, indent=2, ensure_ascii=False)
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
-    page = folder / "report.html"
-    page.write_text(render_report(result), encoding="utf-8")
+    page, gallery = folder / "report.html", folder / "gallery.html"
+    gallery.write_text(render_gallery(result, page.name), encoding="utf-8")
+    page.write_text(render_report(result, gallery.name), encoding="utf-8")
     return page
