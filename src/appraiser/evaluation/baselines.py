@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +60,7 @@ def tower_features(records: RecordSequence, backbone: Backbone) -> Features:
 
 
 def baseline_answers(
-    train: RecordSequence, targets: Sequence[ProductRecord], fields: Sequence[str], backbone: Backbone
+    train: Iterable[ProductRecord], targets: Sequence[ProductRecord], fields: Sequence[str], backbone: Backbone
 ) -> CheapAnswers:
     """Answers of all baselines to the fields that every training record has.
 
@@ -72,7 +72,7 @@ def baseline_answers(
     Args:
         backbone: the model before fine-tuning; its tower gives the features.
     """
-    known = [train[position] for position in range(min(len(train), MAX_TRAIN_RECORDS))]
+    known = list(train)
     values: Values = {}
     for field in fields:
         column = [value_of(record, field) for record in known]

@@ -69,6 +69,7 @@ def evaluate(
     before: bool = True,
     limit: int | None = None,
     closed: Sequence[str] = (),
+    max_baseline_records: int = MAX_TRAIN_RECORDS,
     progress: Progress | None = None,
 ) -> EvalResult:
     """Evaluate a run, a model folder or a loaded predictor on one split.
@@ -77,6 +78,7 @@ def evaluate(
         controls: wrong-picture controls to run, of shuffled, same_category, blank and surroundings.
         before: also score the model that fine-tuning started from.
         limit: only the first so many records, and pairs of twins.
+        max_baseline_records: training records that the baselines know, the first ones.
         closed: fields whose answers have to be among the values of training (for models that are loaded here).
         progress: called with (what, done, total).
 
@@ -129,7 +131,8 @@ def evaluate(
         first = _untrained(base, predictor)
         if with_baselines:
             known = _reference(model, data).split("train")
-            scores["baseline_records"] = min(len(known), MAX_TRAIN_RECORDS)
+            known = known.take(range(min(len(known), max_baseline_records)))
+            scores["baseline_records"] = len(known)
             cheap = baseline_answers(known, records, fields, first)
             scores["baselines"] = {name: score_columns(truth, columns) for name, columns in cheap.methods.items()}
             rivals |= cheap.methods

@@ -55,7 +55,7 @@ def top(result: EvalResult, gallery: str | None) -> str:
 
 def is_loud(sentence: str) -> bool:
     """Whether a sentence of the verdict speaks against the model."""
-    return sentence.startswith("WARNING") or "do NOT" in sentence
+    return sentence.startswith("WARNING") or "NOT" in sentence.split()
 
 
 def _tile(scores: dict[str, Any], metric: Metric) -> str:
