@@ -469,8 +469,8 @@ def evaluate(
     from appraiser.evaluation.against import against_sentences, compare
     from appraiser.evaluation.evaluate import evaluate as run_evaluation
     from appraiser.evaluation.evaluate import save_result
-    from appraiser.evaluation.learning_curve import learning_curve
     from appraiser.evaluation.wandb_table import log_result
+    from appraiser.training.learning_curve import learning_curve
 
     with stages() as report:
         result = run_evaluation(
