@@ -164,7 +164,8 @@ class RunSettings(Section):
 
 
 class TrackingConfig(Section):
-    """W&B gets the settings and numbers of the run, never pictures or answers. Only `online` sends anything."""
+    """W&B gets the settings and numbers of the run; pictures and answers are in the table of `appraiser evaluate` alone.
+    Only `online` sends anything."""
 
     wandb: Literal["offline", "online", "off"] = "offline"
     project: str = "appraiser"

@@ -23,7 +23,7 @@ from appraiser.data.dataset import ProductDataset, open_dataset
 from appraiser.data.pictures import decode
 from appraiser.data.records import ProductRecord
 from appraiser.data.twins import read_twins
-from appraiser.errors import DataError
+from appraiser.errors import ConfigError, DataError
 from appraiser.evaluation.baselines import MAX_TRAIN_RECORDS, baseline_answers
 from appraiser.evaluation.controls import CONTROLS, control_predictions
 from appraiser.evaluation.intervals import risk_coverage
@@ -79,7 +79,7 @@ def evaluate(
         before: also score the model that fine-tuning started from.
         limit: only the first so many records, and pairs of twins.
         max_baseline_records: training records that the baselines know, the first ones.
-        closed: fields whose answers have to be among the values of training (for models that are loaded here).
+        closed: fields whose answers have to be among the values of training; only for models that are loaded here.
         progress: called with (what, done, total).
 
     Raises:
@@ -87,6 +87,8 @@ def evaluate(
         CheckpointError: no model there.
     """
     data = dataset if isinstance(dataset, ProductDataset) else open_dataset(dataset)
+    if isinstance(model, Predictor) and closed:
+        raise ConfigError("a loaded predictor keeps its own `closed`", fix="load it with closed=[...], or pass the run")
     predictor = model if isinstance(model, Predictor) else Predictor.load(model, closed=closed)
     all_records = data.split(split)
     records = [all_records[position] for position in range(min(limit or len(all_records), len(all_records)))]
