@@ -164,7 +164,7 @@ class RunSettings(Section):
 
 
 class TrackingConfig(Section):
-    """W&B gets the settings and numbers of the run; pictures and answers are in the table of `appraiser evaluate` alone.
+    """W&B gets the settings and numbers of a run; pictures and answers are in the table of `appraiser evaluate` alone.
     Only `online` sends anything."""
 
     wandb: Literal["offline", "online", "off"] = "offline"
