@@ -57,7 +57,7 @@ def _field_sentences(scores: Part, field: str, metrics: Part) -> list[str]:
     first = (
         f"{field.capitalize()}: chrF {likeness['value']:.1f} of 100 ({likeness['low']:.1f} to {likeness['high']:.1f})."
     )
-    return [first, *_against_baselines(scores, field, field.capitalize(), "chrf")]
+    return [first, *_against_baselines(scores, field, f"Answers of {field}", "chrf")]
 
 
 def _against_baselines(scores: Part, field: str, what: str, metric: str) -> list[str]:
