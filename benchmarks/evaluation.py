@@ -43,7 +43,7 @@ Facts = dict[str, Any]
 def measure(mode: str, images: list[Image.Image], crops: int, dtype: str, threads: int) -> Facts:
     """Seconds per product of one mode, and what it wrote."""
     torch.set_num_threads(threads)
-    attention = "eager" if mode == "recipe" else "sdpa"
+    attention = "eager" if mode == "recipe" else "blocks"
     backbone = workload.build("bench", crops, attention=attention, dtype=DTYPES[dtype])
     backbone.model.eval()
     with torch.no_grad():

@@ -312,7 +312,7 @@ def load(
     *,
     dtype: str = "float32",
     num_crops: int | None = None,
-    attention: str = "sdpa",
+    attention: str = "auto",
     device: str | torch.device = "cpu",
 ) -> Backbone:
     """Load a model in the published layout, ours or anybody's.
@@ -320,18 +320,20 @@ def load(
     Args:
         name_or_path: `phi3v-tiny`, a folder, or a Hub id.
         num_crops: crop budget; None keeps the folder's own.
+        attention: as in the settings; auto is `blocks` on a CPU and `sdpa` elsewhere.
 
     Raises:
         CheckpointError: nothing there, another architecture, missing or damaged weights.
     """
     folder = model_folder(name_or_path)
     _check_architecture(folder)
+    is_cpu = torch.device(device).type == "cpu"
     try:
         processor = Phi3VProcessor.from_pretrained(folder, num_crops=num_crops)
         model, info = Phi3VForConditionalGeneration.from_pretrained(
             folder,
             dtype=DTYPES[dtype],
-            attn_implementation=attention,
+            attn_implementation=attention if attention != "auto" else "blocks" if is_cpu else "sdpa",
             use_safetensors=True,
             output_loading_info=True,
         )

@@ -357,10 +357,9 @@ def prepare_model(config: RunConfig, data: ProductDataset) -> Backbone:
     """
     crops = config.model.num_crops or data.manifest.num_crops
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    attention = config.model.attention
-    if attention == "auto":
-        attention = "blocks" if device == "cpu" else "sdpa"
-    backbone = load(config.model.base, dtype=config.model.dtype, num_crops=crops, attention=attention, device=device)
+    backbone = load(
+        config.model.base, dtype=config.model.dtype, num_crops=crops, attention=config.model.attention, device=device
+    )
     if config.adapter.kind == "lora":
         backbone = attach_lora(backbone, config.adapter)
     else:
