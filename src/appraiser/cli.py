@@ -622,7 +622,7 @@ def export(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Run folder to make.")] = Path("runs/demo"),
-    rows: Annotated[int, typer.Option(min=200, help="Products of the sample catalogue.")] = 8000,
+    rows: Annotated[int, typer.Option(min=200, help="Products of the sample catalogue.")] = 6000,
     minutes: Annotated[float, typer.Option(min=0.05, help="Training time at most.")] = 2.45,
     as_json: Json = False,
 ) -> None:
