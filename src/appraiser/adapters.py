@@ -6,11 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 
 from appraiser.backbone import Backbone, first_line, load
 from appraiser.config import AdapterConfig
 from appraiser.errors import CheckpointError
+
+TRAINED_PARTS = "trained_parts.safetensors"
+"""Weights of the base model that were trained in full beside adapters (`parts.projector=train`), by published name."""
 
 
 def target_modules(parts: Sequence[str], num_tower_layers: int) -> str:
@@ -27,14 +32,15 @@ def target_modules(parts: Sequence[str], num_tower_layers: int) -> str:
     return "|".join(f"({patterns[part]})" for part in parts)
 
 
-def attach_lora(backbone: Backbone, config: AdapterConfig) -> Backbone:
-    """The backbone with trainable adapters and everything else frozen."""
+def attach_adapters(backbone: Backbone, config: AdapterConfig, parts: Sequence[str]) -> Backbone:
+    """The backbone with trainable adapters on `parts` and everything else frozen."""
     layers = backbone.config.clip_config["num_hidden_layers"]
     lora = LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
-        target_modules=target_modules(config.parts, layers),
+        target_modules=target_modules(parts, layers),
+        use_dora=config.kind == "dora",
         bias="none",
     )
     return Backbone(backbone.processor, backbone.name, get_peft_model(backbone.model, lora))
@@ -48,6 +54,7 @@ def load_adapted(folder: Path, base: str, *, dtype: str = "float32", device: Any
     """
     backbone = load(base, dtype=dtype, device=device)
     try:
+        read_trained_parts(backbone, folder)
         model = PeftModel.from_pretrained(backbone.model, str(folder))
         processor = type(backbone.processor).from_pretrained(folder)
     except Exception as error:  # PEFT and safetensors raise many kinds; all mean a damaged adapter
@@ -56,3 +63,28 @@ def load_adapted(folder: Path, base: str, *, dtype: str = "float32", device: Any
             fix="train it again, or copy it again from where it works",
         ) from error
     return Backbone(processor, str(folder), model)
+
+
+def write_trained_parts(model: Any, folder: Path) -> None:
+    """Write base weights that were trained beside the adapters; PEFT's own file holds the adapters alone."""
+    base = model.get_base_model()
+    originals = {name.replace(".base_layer", ""): parameter for name, parameter in base.named_parameters()}
+    trained = {
+        name: parameter.detach().cpu().contiguous()
+        for name, parameter in originals.items()
+        if parameter.requires_grad and "lora_" not in name
+    }
+    if trained:
+        save_file(trained, folder / TRAINED_PARTS)
+
+
+def read_trained_parts(backbone: Backbone, folder: Path) -> None:
+    """Put such weights back into their base model."""
+    path = folder / TRAINED_PARTS
+    if not path.is_file():
+        return
+    weights = load_file(path)
+    parameters = dict(backbone.network.named_parameters())
+    with torch.no_grad():
+        for name, weight in weights.items():
+            parameters[name].copy_(weight)

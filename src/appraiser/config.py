@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,8 @@ from pydantic import (
 from appraiser.errors import ConfigError
 
 Part = Literal["decoder", "tower", "projector"]
+PARTS: tuple[Part, ...] = ("decoder", "tower", "projector")
+Method = Literal["train", "adapt", "freeze"]
 
 
 class Section(BaseModel):
@@ -43,8 +45,11 @@ class ModelConfig(Section):
 
     base: str = "phi3v-tiny"
     """An embedded model, a folder in the published layout, or a Hub id."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the weights in memory. float32 keeps small updates; bfloat16 halves memory."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the weights in memory and of the arithmetic. With bfloat16, weights that are trained (or adapters) stay float32
+    and frozen ones take half the memory. float16 is refused: see docs/training.md."""
+    quantize: Literal["none", "nf4"] = "none"
+    """nf4: the decoder's frozen matrices in 4 bits (QLoRA); needs the extra `qlora`."""
     attention: Literal["auto", "sdpa", "blocks", "eager", "flash_attention_2", "flex_attention"] = "auto"
     """auto: `blocks` on a CPU (exact, and faster there), `sdpa` elsewhere."""
     num_crops: PositiveInt | None = None
@@ -59,16 +64,29 @@ class ModelConfig(Section):
 class AdapterConfig(Section):
     """Low-rank adapters, or training of all weights."""
 
-    kind: Literal["none", "lora"] = "lora"
-    """none: all weights are trained, and the rest of this section has no effect."""
+    kind: Literal["none", "lora", "dora"] = "lora"
+    """none: all weights are trained, and the rest of this section has no effect. dora: LoRA with a trained length of
+    every output row."""
     rank: PositiveInt = 32
     """Width of the low-rank update; memory and capacity grow linearly with it. 32: the published recipe for DocVQA."""
     alpha: PositiveFloat = 16.0
     """The update is scaled by alpha / rank. 16: as published."""
     dropout: NonNegativeFloat = 0.05
     """Share of an adapter's inputs that are set to zero in training."""
-    parts: tuple[Part, ...] = ("decoder", "tower", "projector")
-    """Freezing the tower cost 4.5 ANLS and 7 accuracy points in the published table, so all parts learn."""
+
+
+class PartsConfig(Section):
+    """What happens to each part of the model: `train` all its weights, `adapt` it, or `freeze` it.
+
+    Unset: adapted, or trained with adapter.kind=none. Freezing the tower cost 4.5 ANLS and 7 accuracy points in the
+    published table, so all parts learn."""
+
+    decoder: Method | None = None
+    """The language model, its embeddings and its head."""
+    tower: Method | None = None
+    """The CLIP vision tower. Frozen, its features of every picture are computed once."""
+    projector: Method | None = None
+    """What lies between tower and decoder, and the two separators."""
 
 
 class OptimConfig(Section):
@@ -78,8 +96,10 @@ class OptimConfig(Section):
     """Peak rate; 2e-4 is the published recipe's for LoRA, 5e-6 to 5e-5 for full training of the real model."""
     tower_learning_rate: NonNegativeFloat | None = None
     """AdamW's rate of the tower; unset: the same. Matrices that Muon has are not touched by it."""
+    projector_learning_rate: NonNegativeFloat | None = None
+    """AdamW's rate of the projector; unset: the same."""
     muon_learning_rate: PositiveFloat | None = None
-    """Rate of Muon for the matrices inside blocks; unset: AdamW for everything. Only for training of all weights."""
+    """Rate of Muon for the matrices inside blocks; unset: AdamW for everything. Not for adapters."""
     tower_muon_learning_rate: PositiveFloat | None = None
     """Muon's rate of the tower; unset: the same. Its steps have a fixed size: smaller matrices need a lower one."""
     weight_decay: NonNegativeFloat = 0.0
@@ -113,6 +133,11 @@ class DataConfig(Section):
     cache_mib: NonNegativeInt = 1024
     """Memory for processed training pictures (none are kept while they are augmented), and as much again for validation
     pictures."""
+    workers: NonNegativeInt = 0
+    """Processes that decode and process pictures ahead of the step; 0: a thread of this one. They keep no pictures."""
+    kept_features_gib: NonNegativeFloat = 20.0
+    """Disk for features of a frozen tower, computed once and used by later runs as well; 0: none are kept. Not with
+    augmentation."""
 
     @field_validator("language", mode="before")
     @classmethod
@@ -144,6 +169,11 @@ class RunSettings(Section):
     """Examples per optimizer step."""
     micro_batch_size: PositiveInt = 16
     """Examples per forward pass; the loss does not depend on it."""
+    micro_batch_tokens: PositiveInt | None = None
+    """Most tokens of a forward pass, padding included; unset: micro_batch_size alone decides."""
+    packing: bool = False
+    """Put the examples of a micro-batch behind each other in one row instead of padding them to one length; none sees
+    another. Saves work where lengths differ."""
     micro_batches_at_once: PositiveInt = 1
     """Micro-batches computed side by side, each on a CPU core of its own: for models so small that one operation cannot
     fill several cores."""
@@ -153,6 +183,10 @@ class RunSettings(Section):
     """Steps between validations by generation; the best checkpoint is chosen by their score."""
     eval_records: PositiveInt = 128
     """Validation records that are generated, the same ones every time."""
+    save_every: PositiveInt | None = None
+    """Steps between checkpoints, beside those at every validation; unset: only there."""
+    keep_last: PositiveInt = 2
+    """Checkpoints kept beside the best one."""
     patience: PositiveInt | None = None
     """End the run after so many validations in a row without a better score; unset: never."""
     log_every: PositiveInt = 10
@@ -161,6 +195,9 @@ class RunSettings(Section):
     """Of the order of records and of adapters' first weights."""
     num_threads: PositiveInt | None = None
     """Threads of torch; unset: torch's own choice."""
+    sharding: Literal["none", "full"] = "none"
+    """On several devices (torchrun). none: each holds the whole model (DDP); full: each holds a share of weights and
+    optimizer (FSDP2)."""
 
 
 class TrackingConfig(Section):
@@ -182,40 +219,75 @@ class RunConfig(Section):
 
     model: ModelConfig = Field(default_factory=ModelConfig)
     adapter: AdapterConfig = Field(default_factory=AdapterConfig)
+    parts: PartsConfig = Field(default_factory=PartsConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
     data: DataConfig
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     run: RunSettings
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 
+    def method(self, part: Part) -> Method:
+        """What happens to a part of the model."""
+        return getattr(self.parts, part) or ("train" if self.adapter.kind == "none" else "adapt")
+
+    def parts_that(self, method: Method) -> tuple[Part, ...]:
+        """The parts with this method."""
+        return tuple(part for part in PARTS if self.method(part) == method)
+
+    @property
+    def computes_in_bfloat16(self) -> bool:
+        """Whether the arithmetic is bfloat16 (norms, softmax and loss stay float32)."""
+        return self.run.autocast or self.model.dtype == "bfloat16"
+
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
-        if self.run.epochs is None and self.run.steps is None and self.run.max_minutes is None:
-            raise ValueError("run.epochs, run.steps and run.max_minutes are all unset: the run would never end")
-        if self.run.batch_size % self.run.micro_batch_size:
-            raise ValueError(
-                f"run.batch_size {self.run.batch_size} is not a multiple of run.micro_batch_size "
-                f"{self.run.micro_batch_size}"
-            )
-        if self.run.micro_batches_at_once > 1 and self.adapter.kind != "none" and self.adapter.dropout:
-            raise ValueError(
+        problems = list(self._problems())
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        run, optim = self.run, self.optim
+        if run.epochs is None and run.steps is None and run.max_minutes is None:
+            yield "run.epochs, run.steps and run.max_minutes are all unset: the run would never end"
+        if run.batch_size % run.micro_batch_size:
+            yield f"run.batch_size {run.batch_size} is not a multiple of run.micro_batch_size {run.micro_batch_size}"
+        if run.micro_batches_at_once > 1 and self.parts_that("adapt") and self.adapter.dropout:
+            yield (
                 "run.micro_batches_at_once needs adapter.dropout=0: side by side, the random numbers would fall "
                 "differently in every run"
             )
-        if self.optim.learning_rate == 0:
-            raise ValueError("optim.learning_rate is 0: nothing would be learned")
-        if self.adapter.kind != "none" and self.optim.muon_learning_rate is not None:
-            raise ValueError("optim.muon_learning_rate has no effect on adapters: unset it, or set adapter.kind=none")
-        if self.adapter.kind != "none" and self.model.frozen_tower_layers:
-            raise ValueError(
-                "model.frozen_tower_layers has no effect on adapters: set it to 0 and leave tower out of "
-                "adapter.parts, or set adapter.kind=none"
+        if optim.learning_rate == 0:
+            yield "optim.learning_rate is 0: nothing would be learned"
+        if len(self.parts_that("freeze")) == len(PARTS):
+            yield "parts: all three are frozen: nothing would be trained"
+        if self.adapter.kind == "none" and self.parts_that("adapt"):
+            yield (
+                f"parts.{self.parts_that('adapt')[0]}=adapt, but adapter.kind is none: set adapter.kind=lora or dora"
             )
-        if self.optim.muon_learning_rate is None and self.optim.tower_muon_learning_rate is not None:
-            raise ValueError("optim.tower_muon_learning_rate has no effect without optim.muon_learning_rate")
-        if self.adapter.kind != "none" and not self.adapter.parts:
-            raise ValueError("adapter.parts is empty: nothing would be trained")
-        return self
+        if optim.muon_learning_rate is not None and not self.parts_that("train"):
+            yield "optim.muon_learning_rate has no effect on adapters: unset it, or set adapter.kind=none"
+        if optim.muon_learning_rate is not None and run.sharding == "full":
+            yield "optim.muon_learning_rate needs whole matrices: unset it, or set run.sharding=none"
+        if self.model.frozen_tower_layers and self.method("tower") != "train":
+            yield (
+                "model.frozen_tower_layers has no effect on a tower that is adapted or frozen: set it to 0, or set "
+                "parts.tower=train"
+            )
+        if optim.muon_learning_rate is None and optim.tower_muon_learning_rate is not None:
+            yield "optim.tower_muon_learning_rate has no effect without optim.muon_learning_rate"
+        for part, rate in (("tower", optim.tower_learning_rate), ("projector", optim.projector_learning_rate)):
+            if rate is not None and self.method(part) == "freeze":
+                yield f"optim.{part}_learning_rate has no effect: parts.{part} is freeze"
+        if self.model.dtype == "float16":
+            yield (
+                "model.dtype=float16 is refused: gradients below 6e-8 vanish and activations above 65,504 overflow, "
+                "and the published weights were trained in bfloat16. Set float32, or bfloat16 where the GPU has it"
+            )
+        if self.model.quantize == "nf4" and self.method("decoder") == "train":
+            yield "model.quantize=nf4 freezes the decoder's matrices: set parts.decoder=adapt or freeze"
+        if self.model.quantize == "nf4" and run.sharding == "full":
+            yield "model.quantize=nf4 cannot be sharded here: set run.sharding=none"
 
 
 def load_config(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:

@@ -53,10 +53,10 @@ def test_a_recipe_wins_over_defaults_and_an_override_over_the_recipe(tmp_path):
     recipe = tmp_path / "own.yaml"
     recipe.write_text("data: {dataset: shop}\nrun: {out: runs/a, epochs: 5, seed: 3}\nadapter: {rank: 4}\n")
     config = load_config(
-        recipe, ["run.epochs=7", "adapter.parts=[decoder]", "run.max_minutes=1.5", "data.question=null"]
+        recipe, ["run.epochs=7", "parts.tower=freeze", "run.max_minutes=1.5", "data.question=null"]
     )
     assert (config.run.epochs, config.run.seed, config.adapter.rank, config.adapter.alpha) == (7, 3, 4, 16)
-    assert config.adapter.parts == ("decoder",)
+    assert config.parts_that("freeze") == ("tower",)
     assert config.run.max_minutes == 1.5
     assert config.data.question is None
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
+
+from appraiser.config import Part
 
 # Norm weights, biases and separators are scales and offsets: decaying them to zero has no meaning.
 MIN_DECAYED_DIMENSIONS = 2
@@ -18,9 +20,13 @@ def trainable(model: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
-def is_vision(name: str) -> bool:
-    """Whether a parameter belongs to the tower (not to the projector behind it)."""
-    return ".img_processor." in name
+def part_of(name: str) -> Part:
+    """decoder, projector or tower, from a parameter's name."""
+    if ".img_processor." in name:
+        return "tower"
+    if any(key in name for key in (".img_projection.", "glb_GN", "sub_GN")):
+        return "projector"
+    return "decoder"
 
 
 def is_inner_matrix(name: str, parameter: nn.Parameter) -> bool:
@@ -33,9 +39,9 @@ def build_optimizers(
     model: nn.Module,
     *,
     learning_rate: float,
-    vision_learning_rate: float | None = None,
+    part_rates: Mapping[Part, float | None] | None = None,
     muon_learning_rate: float | None = None,
-    vision_muon_learning_rate: float | None = None,
+    tower_muon_learning_rate: float | None = None,
     weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.999),
     muon_parts: int = 1,
@@ -45,9 +51,9 @@ def build_optimizers(
     `initial_lr` of each group is the peak that the schedule scales.
 
     Args:
-        vision_learning_rate: AdamW's rate of the tower; None for the same as everything else.
+        part_rates: AdamW's rate of single parts; None for the same as everything else.
         muon_learning_rate: None: everything by AdamW.
-        vision_muon_learning_rate: Muon's rate of the tower; None for the same.
+        tower_muon_learning_rate: Muon's rate of the tower; None for the same.
         muon_parts: Muons of about equal work that share the matrices, so that their steps can be taken side by side.
 
     Source of Muon: Jordan et al. 2024, an optimizer for the hidden layers of neural networks.
@@ -55,29 +61,26 @@ def build_optimizers(
     named = list(trainable(model))
     hidden = [p for name, p in named if muon_learning_rate is not None and is_inner_matrix(name, p)]
     chosen = {id(parameter) for parameter in hidden}
-    in_tower = {id(parameter) for name, parameter in named if is_vision(name)}
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    in_tower = {id(parameter) for name, parameter in named if part_of(name) == "tower"}
+    rates = dict(part_rates or {})
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in named:
         if id(parameter) not in chosen:
-            key = (is_vision(name), parameter.ndim >= MIN_DECAYED_DIMENSIONS and "_GN" not in name)
-            groups.setdefault(key, []).append(parameter)
-    vision_rate = learning_rate if vision_learning_rate is None else vision_learning_rate
+            rate = rates.get(part_of(name))
+            is_decayed = parameter.ndim >= MIN_DECAYED_DIMENSIONS and "_GN" not in name
+            groups.setdefault((learning_rate if rate is None else rate, is_decayed), []).append(parameter)
     settings = [
-        {
-            "params": parameters,
-            "lr": vision_rate if vision else learning_rate,
-            "weight_decay": weight_decay if decayed else 0.0,
-        }
-        for (vision, decayed), parameters in groups.items()
+        {"params": parameters, "lr": rate, "weight_decay": weight_decay if decayed else 0.0}
+        for (rate, decayed), parameters in groups.items()
     ]
     optimizers: list[Optimizer] = [AdamW(settings, betas=betas, fused=_can_fuse(model))] if settings else []
     if hidden and muon_learning_rate is not None:
-        tower_rate = muon_learning_rate if vision_muon_learning_rate is None else vision_muon_learning_rate
+        tower_rate = muon_learning_rate if tower_muon_learning_rate is None else tower_muon_learning_rate
         for part in _parts_of_equal_work(hidden, muon_parts):
             tower, others = [p for p in part if id(p) in in_tower], [p for p in part if id(p) not in in_tower]
-            rates = [{"params": tower, "lr": tower_rate}, {"params": others, "lr": muon_learning_rate}]
+            shares = [{"params": tower, "lr": tower_rate}, {"params": others, "lr": muon_learning_rate}]
             optimizers.append(
-                torch.optim.Muon([group for group in rates if group["params"]], weight_decay=weight_decay)
+                torch.optim.Muon([group for group in shares if group["params"]], weight_decay=weight_decay)
             )
     for optimizer in optimizers:
         for group in optimizer.param_groups:
