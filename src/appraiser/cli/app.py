@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -13,6 +12,7 @@ import typer
 from appraiser import __version__
 from appraiser.console import WarningLines
 from appraiser.errors import AppraiserError
+from appraiser.json_text import json_text
 
 app = typer.Typer(
     name="appraiser",
@@ -62,4 +62,4 @@ def root(
 
 def emit(document: dict[str, Any], as_json: bool, text: str) -> None:
     """Print the result for a machine or for a person."""
-    typer.echo(json.dumps(document, ensure_ascii=False, indent=2) if as_json else text)
+    typer.echo(json_text(document) if as_json else text)

@@ -10,6 +10,7 @@ import typer
 
 from appraiser.cli.app import Json, emit
 from appraiser.console import score_table, stages, stderr, train_with_progress
+from appraiser.json_text import json_text
 
 
 def train(
@@ -147,7 +148,7 @@ def predict(
             f"Wrote {len(rows)} rows to {out}, {failed} failed.",
         )
     elif as_json:
-        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        typer.echo(json_text(rows))
     else:
         typer.echo("\n".join(_line(row) for row in rows))
     if failed == len(rows):
