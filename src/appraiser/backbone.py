@@ -217,11 +217,16 @@ class Backbone(Reader):
 
     @torch.inference_mode()
     def see(self, pictures: Sequence[Views]) -> list[Features]:
-        """Run pictures through the tower once, for later use in its place."""
+        """Run pictures through the tower once, for later use in its place; as in prediction, also in mid-training."""
         batch = self.collate_pictures(pictures)
         sizes = batch["image_sizes"]
-        encode = self.network.model.vision_embed_tokens.encode_crops
-        patches = encode(batch["pixel_values"].to(self.device), sizes.to(self.device))
+        vision = self.network.model.vision_embed_tokens
+        was_training = vision.training
+        vision.eval()
+        try:
+            patches = vision.encode_crops(batch["pixel_values"].to(self.device), sizes.to(self.device))
+        finally:
+            vision.train(was_training)
         parts = torch.split(patches.cpu(), [len(picture.pixels) for picture in pictures])
         return [Features(part, picture.size) for part, picture in zip(parts, pictures, strict=True)]
 

@@ -11,6 +11,7 @@ import typer
 
 from appraiser.config import load_config
 from appraiser.errors import ConfigError
+from appraiser.json_text import json_text
 
 NUM_SHOWN = 3
 SHARES = {"train": 0.89, "val": 0.03, "calib": 0.03, "test": 0.05}
@@ -93,7 +94,7 @@ def run_demo(out: Path, rows: int, minutes: float, as_json: bool) -> None:
         "scores": result.scores,
     }
     if as_json:
-        typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
+        typer.echo(json_text(document))
         return
     typer.echo("\n" + score_table(result.scores) + "\n")
     typer.echo("\n".join(result.verdict) + "\n")

@@ -116,7 +116,7 @@ class Catalogue:
 
     def command(self, out: Path, *options: str) -> list[str]:
         return [
-            *(sys.executable, "-m", "appraiser.cli", "build", str(self.table), str(out), "--max-quarantined", "0.5"),
+            *(sys.executable, "-m", "appraiser", "build", str(self.table), str(out), "--max-quarantined", "0.5"),
             *("--allow-private", self.server.place, "--ignore-robots", "--per-host", "2", *options),
         ]
 

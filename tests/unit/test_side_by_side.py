@@ -75,3 +75,15 @@ def test_kept_features_give_the_same_answers(backbone: Backbone) -> None:
     mixed = [seen[0], next(predictor.prompts(pictures))]
     with pytest.raises(ModelInputError, match="with and without kept features"):
         predictor.answer(mixed)
+
+
+@pytest.mark.parametrize("was_training", [True, False])
+def test_features_are_kept_as_prediction_sees_them_also_in_mid_training(backbone: Backbone, was_training: bool) -> None:
+    tower = backbone.network.model.vision_embed_tokens.img_processor
+    modes: list[bool] = []
+    hook = tower.vision_model.register_forward_hook(lambda module, *_: modes.append(module.training))
+    backbone.model.train(was_training)
+    list(Predictor(backbone, TrainedTask()).prompts([Image.new("RGB", (30, 40))], see=True))
+    hook.remove()
+    assert modes == [False]
+    assert {module.training for module in backbone.model.modules()} == {was_training}

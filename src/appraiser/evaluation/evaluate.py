@@ -32,6 +32,7 @@ from appraiser.evaluation.reasoning import reasoning_scores
 from appraiser.evaluation.scores import Truth, columns_of, differences, score_columns, score_predictions
 from appraiser.evaluation.slices import slices
 from appraiser.evaluation.verdict import verdict
+from appraiser.json_text import json_text
 from appraiser.predict import Prediction, Predictor, checkpoint_folder
 
 REPORT_FORMAT = 2
@@ -311,8 +312,7 @@ def save_result(result: EvalResult, folder: Path) -> Path:
     from appraiser.evaluation.report.page import render_report
 
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(result.scores, indent=2, ensure_ascii=False)
-    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "report.json").write_text(json_text(result.scores) + "\n", encoding="utf-8")
     page, gallery = folder / "report.html", folder / "gallery.html"
     gallery.write_text(render_gallery(result, page.name), encoding="utf-8")
     page.write_text(render_report(result, gallery.name), encoding="utf-8")

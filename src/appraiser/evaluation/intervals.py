@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,16 +32,15 @@ def risk_coverage(
         uncertainty: [n]; higher is less sure. Infinite: no answer.
 
     Returns:
-        `share` of products answered, their `median_ape`, and the highest uncertainty among them, as `spread`.
+        `share` of products answered, their `median_ape`, and the highest uncertainty among them, as `spread`; without
+        the latter where one of them has no answer.
     """
     order = np.argsort(uncertainty, kind="stable")
     points = []
     for step in range(1, steps + 1):
         count = max(1, round(len(order) * step / steps))
         chosen = order[:count]
-        points.append({
-            "share": count / len(order),
-            "median_ape": float(np.median(errors[chosen])),
-            "spread": float(uncertainty[chosen[-1]]),
-        })  # fmt: skip
+        point = {"share": count / len(order), "median_ape": float(np.median(errors[chosen]))}
+        spread = float(uncertainty[chosen[-1]])
+        points.append(point | ({"spread": spread} if math.isfinite(spread) else {}))
     return points

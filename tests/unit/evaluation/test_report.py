@@ -5,16 +5,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from evaluations import FIELDS, HOSTILE, Balance, answer, picture, record, result_of, whole_result
 from PIL import Image
 
 from appraiser.data.records import ProductRecord
-from appraiser.evaluation.evaluate import EvalResult
+from appraiser.evaluation.evaluate import EvalResult, save_result
+from appraiser.evaluation.intervals import risk_coverage
 from appraiser.evaluation.report.judged import judge
 from appraiser.evaluation.report.page import display_name, render_report
 from appraiser.evaluation.report.plots import PricePoint, price_scatter, scale_of
@@ -57,6 +61,20 @@ def test_sections_come_in_order_and_all_are_linked(full: EvalResult) -> None:
     ]  # fmt: skip
     assert page.index('class="verdict"') < page.index('class="tiles"') < page.index('id="numbers"')
     assert re.findall(r'<li><a href="#([\w-]+)">', page) == keys
+
+
+def test_report_json_is_read_by_strict_readers(full: EvalResult, tmp_path: Path) -> None:
+    scores = full.scores | {"risk_coverage": risk_coverage(np.array([0.4, 0.1]), np.array([np.inf, 0.1]), steps=2)}
+    page = save_result(replace(full, scores=scores), tmp_path)
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    stored = json.loads((tmp_path / "report.json").read_bytes(), parse_constant=refuse)
+    assert stored["curves"]["train/grad_norm"] == [[1, 2.0], [2, None], [3, 1.0]]
+    assert stored["risk_coverage"][-1] == {"share": 1.0, "median_ape": 0.25}
+    assert stored["price"] == full.scores["price"]
+    assert "surest 100%: 25.0%" in page.read_text(encoding="utf-8")
 
 
 def test_gallery_is_linked_only_where_there_is_one(full: EvalResult) -> None:

@@ -71,6 +71,7 @@ def test_risk_coverage_answers_the_surest_first() -> None:
     points = risk_coverage(errors, spreads, steps=4)
     assert [point["share"] for point in points] == [0.25, 0.5, 0.75, 1.0]
     assert [point["median_ape"] for point in points] == pytest.approx([0.1, 0.15, 0.2, 0.25])
+    assert [point.get("spread") for point in points] == [0.1, 0.2, 0.3, None]
 
 
 def test_reasoning_by_hand() -> None:

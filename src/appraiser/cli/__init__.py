@@ -1,0 +1,15 @@
+"""The command line: every command parses, calls one library function, and prints.
+
+Results go to stdout, progress and warnings to stderr; `--json` prints one document. torch and transformers are imported
+inside the commands that need them, so that `--help` opens at once.
+"""
+
+from appraiser.cli.app import app, main
+from appraiser.cli.data import build, check, export, sample
+from appraiser.cli.model import demo, evaluate, predict, train
+
+__all__ = ["app", "main"]
+
+# In the order in which `--help` lists them.
+for command in (sample, build, check, train, evaluate, predict, export, demo):
+    app.command()(command)
