@@ -1,5 +1,6 @@
-"""`python -m appraiser`."""
+"""`python -m appraiser` is `appraiser`; `torchrun -m appraiser train ...` starts it on several devices."""
 
 from appraiser.cli import main
 
-main()
+if __name__ == "__main__":
+    main()

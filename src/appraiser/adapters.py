@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from appraiser.backbone import Backbone, first_line, load
@@ -88,3 +88,16 @@ def read_trained_parts(backbone: Backbone, folder: Path) -> None:
     with torch.no_grad():
         for name, weight in weights.items():
             parameters[name].copy_(weight)
+
+
+def read_weights(backbone: Backbone, folder: Path) -> None:
+    """Put the weights of a checkpoint of this very model back, bit by bit, whatever their dtypes."""
+    read_trained_parts(backbone, folder)
+    if backbone.model is not backbone.network:
+        set_peft_model_state_dict(backbone.model, load_file(folder / "adapter_model.safetensors"))
+        return
+    parameters = dict(backbone.network.named_parameters())
+    with torch.no_grad():
+        for path in sorted(folder.glob("model*.safetensors")):
+            for name, weight in load_file(path).items():
+                parameters[name].copy_(weight)

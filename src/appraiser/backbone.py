@@ -7,6 +7,7 @@ ids of prompts and completions, and the network itself. Another model family wou
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +22,9 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor
+from transformers import BitsAndBytesConfig
 
-from appraiser.errors import CheckpointError, ModelInputError
+from appraiser.errors import CheckpointError, MissingDependencyError, ModelInputError
 from appraiser.phi3_v import IGNORE_INDEX, Phi3VConfig, Phi3VForConditionalGeneration, Phi3VProcessor
 
 __all__ = [
@@ -239,9 +241,13 @@ class Backbone(Reader):
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def save(self, folder: Path) -> None:
-        """Write weights (the adapter's alone where there is one), tokenizer and preprocessor file as published."""
-        self.model.save_pretrained(folder)
+    def save(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+        """Write weights (the adapter's alone where there is one), tokenizer and preprocessor file as published.
+
+        Args:
+            weights: to be written instead of the network's own, where this process holds only a share of them.
+        """
+        self.model.save_pretrained(folder, **({} if weights is None else {"state_dict": weights}))
         self.processor.save_pretrained(folder)
 
 
@@ -319,6 +325,7 @@ def load(
     num_crops: int | None = None,
     attention: str = "auto",
     device: str | torch.device = "cpu",
+    quantize: str = "none",
 ) -> Backbone:
     """Load a model in the published layout, ours or anybody's.
 
@@ -326,9 +333,11 @@ def load(
         name_or_path: `phi3v-tiny`, a folder, or a Hub id.
         num_crops: crop budget; None keeps the folder's own.
         attention: as in the settings; auto is `blocks` on a CPU and `sdpa` elsewhere.
+        quantize: `nf4` holds the decoder's matrices in 4 bits; they cannot be trained, only adapted.
 
     Raises:
         CheckpointError: nothing there, another architecture, missing or damaged weights.
+        MissingDependencyError: 4 bits without bitsandbytes.
     """
     folder = model_folder(name_or_path)
     _check_architecture(folder)
@@ -341,7 +350,10 @@ def load(
             attn_implementation=attention if attention != "auto" else "blocks" if is_cpu else "sdpa",
             use_safetensors=True,
             output_loading_info=True,
+            **_quantized(quantize, dtype, device),
         )
+    except MissingDependencyError:
+        raise
     except Exception as error:
         raise _unreadable(folder, error) from error
     missing = sorted(info["missing_keys"])
@@ -350,7 +362,26 @@ def load(
             f"{folder} lacks {len(missing)} of the model's tensors, among them {', '.join(missing[:3])}",
             fix="download or copy the folder again; a model with fresh random parts would answer nonsense",
         )
-    return Backbone(processor, str(name_or_path), model.to(device))
+    return Backbone(processor, str(name_or_path), model if quantize != "none" else model.to(device))
+
+
+def _quantized(quantize: str, dtype: str, device: str | torch.device) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for a decoder in 4 bits; tower, projector, embeddings and head keep `dtype`."""
+    if quantize == "none":
+        return {}
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingDependencyError(
+            f"model.quantize={quantize} needs bitsandbytes, which is not installed",
+            fix="pip install 'appraiser[qlora]'",
+        )
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantize,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=DTYPES[dtype],
+        llm_int8_skip_modules=["lm_head", "vision_embed_tokens"],
+    )
+    return {"quantization_config": settings, "device_map": {"": device}}
 
 
 def _unreadable(folder: str, error: Exception) -> CheckpointError:

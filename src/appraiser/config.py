@@ -46,8 +46,8 @@ class ModelConfig(Section):
     base: str = "phi3v-tiny"
     """An embedded model, a folder in the published layout, or a Hub id."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the weights in memory and of the arithmetic. With bfloat16, weights that are trained (or adapters) stay float32
-    and frozen ones take half the memory. float16 is refused: see docs/training.md."""
+    """Of the weights in memory and of the arithmetic. With bfloat16, frozen weights take half the memory, and trained
+    ones (or adapters) stay float32. float16 is refused."""
     quantize: Literal["none", "nf4"] = "none"
     """nf4: the decoder's frozen matrices in 4 bits (QLoRA); needs the extra `qlora`."""
     attention: Literal["auto", "sdpa", "blocks", "eager", "flash_attention_2", "flex_attention"] = "auto"
@@ -138,6 +138,8 @@ class DataConfig(Section):
     kept_features_gib: NonNegativeFloat = 20.0
     """Disk for features of a frozen tower, computed once and used by later runs as well; 0: none are kept. Not with
     augmentation."""
+    features_folder: str | None = None
+    """Where they lie; unset: `.features` in the data set folder."""
 
     @field_validator("language", mode="before")
     @classmethod
@@ -276,7 +278,11 @@ class RunConfig(Section):
             )
         if optim.muon_learning_rate is None and optim.tower_muon_learning_rate is not None:
             yield "optim.tower_muon_learning_rate has no effect without optim.muon_learning_rate"
-        for part, rate in (("tower", optim.tower_learning_rate), ("projector", optim.projector_learning_rate)):
+        rates: dict[Part, float | None] = {
+            "tower": optim.tower_learning_rate,
+            "projector": optim.projector_learning_rate,
+        }
+        for part, rate in rates.items():
             if rate is not None and self.method(part) == "freeze":
                 yield f"optim.{part}_learning_rate has no effect: parts.{part} is freeze"
         if self.model.dtype == "float16":

@@ -70,7 +70,17 @@ def stages() -> Iterator[Callable[[str, int, int], None]]:
         yield report
 
 
-def train_with_progress(config: RunConfig, *, dry_run: bool = False) -> RunSummary:
+def _cost(plan: TrainingPlan, config: RunConfig) -> str:
+    """Time and memory of the run, from the step that the preflight measured."""
+    step_s, left = plan.cost.seconds, (plan.num_steps or 0) - plan.begins_at
+    length = f"; {left} steps take about {left * step_s / 60:.1f} minutes" if left > 0 else ""
+    limit = f" (run.max_minutes {config.run.max_minutes:g})" if length and config.run.max_minutes else ""
+    return (
+        f"A step takes about {step_s:.2f} s and {plan.cost.memory_gib:.1f} GiB{length}{limit}, validation not counted."
+    )
+
+
+def train_with_progress(config: RunConfig, *, dry_run: bool = False, resume: bool = False) -> RunSummary:
     """Run training with a progress bar on stderr; prints the plan first."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -82,6 +92,8 @@ def train_with_progress(config: RunConfig, *, dry_run: bool = False) -> RunSumma
 
         def on_plan(plan: TrainingPlan) -> None:
             flight = plan.preflight
+            if plan.begins_at:
+                stderr.print(f"Going on after step {plan.begins_at}.", highlight=False)
             norms = ", ".join(f"{part} {norm:.2g}" for part, norm in flight.gradient_norms.items())
             length = f"{plan.num_steps} steps" if plan.num_steps else f"steps for {config.run.max_minutes:g} minutes"
             stderr.print(
@@ -89,7 +101,7 @@ def train_with_progress(config: RunConfig, *, dry_run: bool = False) -> RunSumma
                 f"{plan.num_parameters / 1e6:.2f} million parameters trained; {plan.num_crops} crop(s), "
                 f"{flight.num_image_tokens} image tokens of {flight.num_tokens}, {flight.num_supervised_tokens} "
                 f"supervised:\n  {flight.supervised_text!r}\nThe picture reaches the model: another one changes "
-                f"the logits by up to {flight.logit_change:.3g}; gradient norms: {norms}.",
+                f"the logits by up to {flight.logit_change:.3g}; gradient norms: {norms}.\n{_cost(plan, config)}",
                 highlight=False,
                 markup=False,
             )
@@ -103,6 +115,12 @@ def train_with_progress(config: RunConfig, *, dry_run: bool = False) -> RunSumma
                     description=f"step {numbers['step']:.0f}{of}  loss {numbers['train/loss']:.3f}  "
                     f"{numbers['train/pictures_per_s']:.0f} pictures/s",
                 )
+            elif what == "see":
+                progress.update(
+                    task,
+                    completed=numbers["done"] / numbers["of"],
+                    description=f"seeing pictures {numbers['done']:.0f}/{numbers['of']:.0f}",
+                )
             else:
                 shown = [
                     f"{key.removeprefix('eval/')} {value:.3f}"
@@ -111,7 +129,7 @@ def train_with_progress(config: RunConfig, *, dry_run: bool = False) -> RunSumma
                 ]
                 stderr.print(f"validation at step {numbers['step']:.0f}: {', '.join(shown)}", highlight=False)
 
-        summary = run_training(config, progress=report, on_plan=on_plan, dry_run=dry_run)
+        summary = run_training(config, progress=report, on_plan=on_plan, dry_run=dry_run, resume=resume)
     for warning in summary.warnings:
         stderr.print(f"warning: {warning}", highlight=False, markup=False)
     return summary

@@ -325,22 +325,22 @@ def test_the_learning_curve_grows_by_whole_groups(run: Path, place: Path) -> Non
 
 
 def test_a_run_without_progress_ends_early_and_says_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import appraiser.training.trainer as trainer
+    import appraiser.training.validation as validation
 
     falling = iter([0.0, 0.5, 0.4, 0.3, 0.2])  # the first is that of the smoke test
-    monkeypatch.setattr(trainer, "validation_score", lambda part, reference: next(falling))
+    monkeypatch.setattr(validation, "validation_score", lambda part, reference: next(falling))
     summary = train(settings(place, "hopeless", run={"steps": 8, "eval_every": 1, "patience": 2}))
     assert (summary.steps, summary.best_step) == (3, 1)
     assert any("run.patience ended the run at step 3" in warning for warning in summary.warnings)
 
 
 def test_scoring_that_cannot_work_fails_before_the_first_step(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import appraiser.training.trainer as trainer
+    import appraiser.training.validation as validation
 
     def broken(*arguments: Any) -> Any:
         raise RuntimeError("scoring is broken")
 
-    monkeypatch.setattr(trainer, "score_predictions", broken)
+    monkeypatch.setattr(validation, "score_predictions", broken)
     with pytest.raises(RuntimeError, match="scoring is broken"):
         train(settings(place, "never-begun"))
     assert not (place / "never-begun").exists()

@@ -52,9 +52,7 @@ def test_every_recipe_of_the_package_loads():
 def test_a_recipe_wins_over_defaults_and_an_override_over_the_recipe(tmp_path):
     recipe = tmp_path / "own.yaml"
     recipe.write_text("data: {dataset: shop}\nrun: {out: runs/a, epochs: 5, seed: 3}\nadapter: {rank: 4}\n")
-    config = load_config(
-        recipe, ["run.epochs=7", "parts.tower=freeze", "run.max_minutes=1.5", "data.question=null"]
-    )
+    config = load_config(recipe, ["run.epochs=7", "parts.tower=freeze", "run.max_minutes=1.5", "data.question=null"])
     assert (config.run.epochs, config.run.seed, config.adapter.rank, config.adapter.alpha) == (7, 3, 4, 16)
     assert config.parts_that("freeze") == ("tower",)
     assert config.run.max_minutes == 1.5
@@ -107,7 +105,7 @@ def test_all_problems_are_shown_at_once():
     assert len(problems) == 5
     assert any(line.startswith("run.epochs: ") and line.endswith("got -1") for line in problems)
     assert any("run.seed" in line and "'x'" in line for line in problems)
-    assert any("'none' or 'lora'" in line and "'qlora'" in line for line in problems)
+    assert any("'none', 'lora' or 'dora'" in line and "'qlora'" in line for line in problems)
     assert any("did you mean data.language?" in line for line in problems)
     assert any(line.startswith("optim.beta2") for line in problems)
 
@@ -124,14 +122,34 @@ def test_settings_that_do_not_fit_each_other_are_refused(override, message):
     assert message in error_of(lambda: load_config("demo", [*PLACES, override])).what
 
 
-def test_an_adapter_without_parts_is_refused():
-    error = error_of(lambda: load_config("lora-24gb", [*PLACES, "adapter.parts=[]"]))
-    assert error.what == "adapter.parts is empty: nothing would be trained"
+def test_a_model_frozen_altogether_is_refused():
+    frozen = [f"parts.{part}=freeze" for part in ("decoder", "tower", "projector")]
+    error = error_of(lambda: load_config("lora-24gb", [*PLACES, *frozen]))
+    assert error.what == "parts: all three are frozen: nothing would be trained"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.dtype=float16"], "model.dtype=float16 is refused"),
+        (["adapter.kind=none", "parts.tower=adapt"], "parts.tower=adapt, but adapter.kind is none"),
+        (["model.quantize=nf4", "parts.decoder=train"], "model.quantize=nf4 freezes the decoder's matrices"),
+        (["parts.tower=freeze", "optim.tower_learning_rate=1e-5"], "optim.tower_learning_rate has no effect"),
+    ],
+)
+def test_methods_that_do_not_fit_are_refused(overrides, message):
+    assert message in error_of(lambda: load_config("lora-24gb", [*PLACES, *overrides])).what
+
+
+def test_each_part_has_its_method():
+    config = load_config("lora-24gb", [*PLACES, "parts.projector=train", "parts.tower=freeze"])
+    assert [config.method(part) for part in ("decoder", "tower", "projector")] == ["adapt", "freeze", "train"]
+    assert load_config("demo", PLACES).parts_that("train") == ("decoder", "tower", "projector")
 
 
 def test_frozen_tower_layers_beside_an_adapter_are_refused():
     error = error_of(lambda: load_config("lora-24gb", [*PLACES, "model.frozen_tower_layers=3"]))
-    assert "model.frozen_tower_layers has no effect on adapters" in error.what
+    assert "model.frozen_tower_layers has no effect on a tower that is adapted" in error.what
 
 
 @pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])

@@ -10,29 +10,46 @@ import typer
 
 from appraiser.cli.app import Json, emit
 from appraiser.console import score_table, stages, stderr, train_with_progress
+from appraiser.errors import ConfigError
 from appraiser.json_text import json_text
 
 
 def train(
-    dataset: Annotated[Path, typer.Argument(help="Data set folder.")],
+    dataset: Annotated[
+        Path | None, typer.Argument(help="Data set folder; with --resume, default: the run's own.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Run folder to make.")] = Path("runs/first"),
-    recipe: Annotated[str, typer.Option(help="Recipe name or path of a YAML or TOML file.")] = "demo",
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipe name or path of a YAML or TOML file; default: demo.")
+    ] = None,
     overrides: Annotated[list[str], typer.Option("--set", help="section.key=value, over the recipe.")] = [],  # noqa: B006
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and print the plan; write nothing.")
     ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out from its newest intact checkpoint.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune: full or LoRA, best checkpoint by validation score.
+    """Fine-tune: full, LoRA, DoRA or QLoRA; best checkpoint by validation score.
+
+    SIGINT, SIGTERM and SIGUSR1 save the run and end it; --resume goes on. On several GPUs:
+    torchrun --nproc-per-node 8 -m appraiser train ...
 
     Example:  appraiser train dataset --recipe demo --out runs/first --set run.epochs=4
     """
     from appraiser.config import load_config
 
-    config = load_config(
-        recipe, [*overrides, f"data.dataset={json.dumps(str(dataset))}", f"run.out={json.dumps(str(out))}"]
-    )
-    summary = train_with_progress(config, dry_run=dry_run)
+    saved = out / "config.yaml"
+    places = [f"run.out={json.dumps(str(out))}"]
+    if dataset is not None:
+        places.append(f"data.dataset={json.dumps(str(dataset))}")
+    elif not (resume and saved.is_file()):
+        raise ConfigError("no data set is named", fix="appraiser train DATASET --out RUN")
+    if resume and recipe is None and saved.is_file():
+        recipe = str(saved)
+    config = load_config(recipe or "demo", [*overrides, *places])
+    summary = train_with_progress(config, dry_run=dry_run, resume=resume)
     if dry_run:
         emit({"dry_run": True, "config": config.model_dump(mode="json")}, as_json, "Dry run: nothing was written.")
         return
@@ -52,7 +69,7 @@ def train(
         as_json,
         f"Trained {summary.steps} steps in {summary.training_seconds:.0f} s ({summary.pictures_per_s:.0f} pictures/s); "
         f"best validation score {summary.best_score:.3f} at step {summary.best_step}.\n"
-        f"Saved {out}. Try: appraiser evaluate {out} {dataset}",
+        f"Saved {out}. Try: appraiser evaluate {out} {config.data.dataset}",
     )
 
 

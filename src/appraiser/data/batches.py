@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from appraiser.backbone import IGNORE_INDEX, Backbone, Features, Views
+from appraiser.backbone import IGNORE_INDEX, Features, Reader, Views
 
 
 @dataclass(frozen=True)
@@ -34,23 +34,20 @@ class Batch:
     record_ids: tuple[str, ...]
     inputs: dict[str, Tensor]
     labels: Tensor
+    num_tokens: int
+    """Real tokens, padding left out."""
 
     @property
     def num_supervised(self) -> int:
         """Tokens that the loss scores."""
         return int((self.labels[:, 1:] != IGNORE_INDEX).sum())
 
-    @property
-    def num_tokens(self) -> int:
-        """Real tokens, padding left out."""
-        return int(self.inputs["attention_mask"].sum())
-
     def to(self, device: torch.device) -> Batch:
         moved = {key: value.to(device, non_blocking=True) for key, value in self.inputs.items()}
-        return Batch(self.record_ids, moved, self.labels.to(device, non_blocking=True))
+        return replace(self, inputs=moved, labels=self.labels.to(device, non_blocking=True))
 
 
-def collate(examples: Sequence[Example], backbone: Backbone, *, padding_side: str = "right") -> Batch:
+def collate(examples: Sequence[Example], reader: Reader, *, padding_side: str = "right") -> Batch:
     """Pad examples into one batch: right for training, left for generation.
 
     Returns:
@@ -58,7 +55,7 @@ def collate(examples: Sequence[Example], backbone: Backbone, *, padding_side: st
         IGNORE_INDEX on prompts and padding.
     """
     length = max(len(example.input_ids) for example in examples)
-    input_ids = torch.full((len(examples), length), backbone.pad_token_id)
+    input_ids = torch.full((len(examples), length), reader.pad_token_id)
     attention_mask = torch.zeros_like(input_ids)
     labels = torch.full_like(input_ids, IGNORE_INDEX)
     for row, example in enumerate(examples):
@@ -71,5 +68,26 @@ def collate(examples: Sequence[Example], backbone: Backbone, *, padding_side: st
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
     pictures = [picture for example in examples for picture in example.pictures]
     if pictures:
-        inputs |= backbone.collate_pictures(pictures)
-    return Batch(tuple(example.record_id for example in examples), inputs, labels)
+        inputs |= reader.collate_pictures(pictures)
+    return Batch(tuple(example.record_id for example in examples), inputs, labels, int(attention_mask.sum()))
+
+
+def pack(examples: Sequence[Example], reader: Reader) -> Batch:
+    """Examples behind each other in one row; positions begin again with each, which is what keeps them apart.
+
+    input_ids     a a a a b b b c c c c c
+    position_ids  0 1 2 3 0 1 2 0 1 2 3 4
+
+    Returns:
+        `input_ids`, `position_ids` [1, T], no attention mask, and all pictures in order; labels [1, T].
+    """
+    ids = torch.tensor([token for example in examples for token in example.input_ids])[None]
+    positions = torch.cat([torch.arange(len(example.input_ids)) for example in examples])[None]
+    labels = torch.cat([torch.tensor(example.labels) for example in examples])[None].clone()
+    # The first token of an example is nobody's next token.
+    labels[positions == 0] = IGNORE_INDEX
+    inputs = {"input_ids": ids, "position_ids": positions}
+    pictures = [picture for example in examples for picture in example.pictures]
+    if pictures:
+        inputs |= reader.collate_pictures(pictures)
+    return Batch(tuple(example.record_id for example in examples), inputs, labels, ids.numel())

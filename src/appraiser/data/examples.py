@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from PIL import Image
 
-from appraiser.backbone import IGNORE_INDEX, Backbone, Features, Views
+from appraiser.backbone import IGNORE_INDEX, Features, Reader, Views
 from appraiser.data.augmentation import Augmentation
 from appraiser.data.batches import Example
 from appraiser.data.pictures import decode
 from appraiser.data.records import ProductRecord
 from appraiser.data.task import Task
 from appraiser.errors import DataError
+
+FeaturesOf = Callable[[Sequence[bytes]], Sequence[Features]]
 
 
 class RecordSequence(Protocol):
@@ -24,14 +26,14 @@ class RecordSequence(Protocol):
     def __getitem__(self, position: int, /) -> ProductRecord: ...
 
 
-def prompt_example(backbone: Backbone, task: Task, record_id: str, pictures: Sequence[Views | Features]) -> Example:
+def prompt_example(reader: Reader, task: Task, record_id: str, pictures: Sequence[Views | Features]) -> Example:
     """What generation starts from: the prompt alone."""
-    ids = backbone.prompt_ids(task.prompt(len(pictures)), [picture.size for picture in pictures])
+    ids = reader.prompt_ids(task.prompt(len(pictures)), [picture.size for picture in pictures])
     return Example(record_id, tuple(ids), (IGNORE_INDEX,) * len(ids), tuple(pictures))
 
 
 def training_example(
-    backbone: Backbone, task: Task, record: ProductRecord, pictures: Sequence[Views], max_tokens: int
+    reader: Reader, task: Task, record: ProductRecord, pictures: Sequence[Views | Features], max_tokens: int
 ) -> Example:
     """Prompt and completion; the completion is supervised.
 
@@ -39,8 +41,8 @@ def training_example(
         DataError: longer than `max_tokens`. Nothing is cut: a cut title would teach to stop early, a cut picture
             would not be the picture.
     """
-    prompt = prompt_example(backbone, task, record.id, pictures)
-    completion = tuple(backbone.completion_ids(task.format(record.values(task.fields))))
+    prompt = prompt_example(reader, task, record.id, pictures)
+    completion = tuple(reader.completion_ids(task.format(record.values(task.fields))))
     length = len(prompt.input_ids) + len(completion)
     if length > max_tokens:
         raise DataError(
@@ -56,23 +58,26 @@ class ExampleSource:
     Args:
         cache_bytes: memory for processed pictures; those beyond it are processed again in every epoch.
         augmentation: where it changes anything, pictures are new in every epoch and none is kept.
+        features: what a frozen tower has seen in pictures, by their bytes; None: the tower sees them in every step.
     """
 
     def __init__(
         self,
         records: RecordSequence,
-        backbone: Backbone,
+        reader: Reader,
         task: Task,
         *,
         cache_bytes: int,
         max_tokens: int = sys.maxsize,
         augmentation: Augmentation,
+        features: FeaturesOf | None = None,
     ) -> None:
         self.records = records
-        self.backbone = backbone
+        self.reader = reader
         self.task = task
         self.max_tokens = max_tokens
         self.augmentation = augmentation
+        self.features = features
         self._cache: dict[int, Example] = {}
         self._free_bytes = cache_bytes
 
@@ -84,18 +89,24 @@ class ExampleSource:
         if position in self._cache:
             return self._cache[position]
         record = self.records[position]
-        images = [decode(data) for data in record.images]
-        if self.augmentation.changes_anything:
-            images = self.augmentation(images, epoch, position)
-        pictures = views_of(images, self.backbone)
-        example = training_example(self.backbone, self.task, record, pictures, self.max_tokens)
+        pictures = self.pictures(record, epoch, position)
+        example = training_example(self.reader, self.task, record, pictures, self.max_tokens)
         size = sum(picture.nbytes for picture in pictures)
         if size <= self._free_bytes and not self.augmentation.changes_anything:
             self._free_bytes -= size
             self._cache[position] = example
         return example
 
+    def pictures(self, record: ProductRecord, epoch: int, position: int) -> Sequence[Views | Features]:
+        """A record's pictures as they are shown in an epoch."""
+        if self.features is not None:
+            return self.features(record.images)
+        images = [decode(data) for data in record.images]
+        if self.augmentation.changes_anything:
+            images = self.augmentation(images, epoch, position)
+        return views_of(images, self.reader)
 
-def views_of(images: Sequence[Image.Image], backbone: Backbone) -> list[Views]:
+
+def views_of(images: Sequence[Image.Image], reader: Reader) -> list[Views]:
     """The model's views of RGB pictures."""
-    return [backbone.views(image) for image in images]
+    return [reader.views(image) for image in images]

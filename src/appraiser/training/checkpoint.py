@@ -23,6 +23,7 @@ from appraiser.trained_task import TASK_FILE, TrainedTask, write_task
 from appraiser.training.ranks import Ranks
 
 BEST, LAST, MANIFEST, TRAINING = "best", "last", "manifest.json", "training"
+REPLACED = ".replaced"
 _FORMAT = 1
 _CHUNK = 1 << 22
 
@@ -38,7 +39,7 @@ def save_checkpoint(
 ) -> Path:
     """Publish what `write` puts into a folder as the checkpoint of `step`, and point `last` (and `best`) to it.
 
-    Older ones are removed but for the newest `keep_last` and the best. Every rank calls this; each writes its own files.
+    Older ones are removed but for the newest `keep_last` and the best. Every rank calls this and writes its own files.
 
     Raises:
         CheckpointError: it could not be written; earlier checkpoints are untouched.
@@ -87,8 +88,9 @@ def _publish(temporary: Path, folder: Path, run: Path, *, is_best: bool, keep_la
     for path in sorted(temporary.rglob("*"), reverse=True):  # a folder after what it holds
         sync(path)
     sync(temporary)
-    if folder.exists():
-        shutil.rmtree(folder)
+    if folder.exists():  # the same step again, validated now: at every moment one of the two is there
+        shutil.rmtree(folder.with_name(folder.name + REPLACED), ignore_errors=True)
+        folder.rename(folder.with_name(folder.name + REPLACED))
     temporary.rename(folder)
     sync(folder.parent)
     point(run / LAST, folder)
@@ -96,7 +98,7 @@ def _publish(temporary: Path, folder: Path, run: Path, *, is_best: bool, keep_la
         point(run / BEST, folder)
     sync(run)
     kept = {(run / name).resolve() for name in (BEST, LAST) if (run / name).exists()}
-    kept |= {path.resolve() for path in checkpoints(run)[:keep_last]}
+    kept |= {path.resolve() for path in checkpoints(run)[:keep_last] if not path.name.endswith(REPLACED)}
     for old in checkpoints(run):
         if old.resolve() not in kept:
             shutil.rmtree(old)
@@ -104,13 +106,33 @@ def _publish(temporary: Path, folder: Path, run: Path, *, is_best: bool, keep_la
 
 def checkpoints(run: Path) -> list[Path]:
     """Published checkpoints, the newest first."""
-    found = [path for path in (run / "checkpoints").glob("step-*") if path.name.removeprefix("step-").isdigit()]
-    return sorted(found, key=lambda path: -int(path.name.removeprefix("step-")))
+    found = [(_step_of(path), path) for path in (run / "checkpoints").glob("step-*")]
+    # Of the same step the one in place comes before the one that it replaced.
+    return [path for step, path in sorted(found, key=lambda pair: (-pair[0], len(pair[1].name))) if step >= 0]
+
+
+def _step_of(path: Path) -> int:
+    number = path.name.removeprefix("step-").removesuffix(REPLACED)
+    return int(number) if number.isdigit() else -1
+
+
+def point_again(run: Path, newest: Path, best_step: int) -> bool:
+    """Make `last` and `best` what a state says they are, after a run died between saving and pointing.
+
+    Returns:
+        Whether the best checkpoint is there.
+    """
+    point(run / LAST, newest)
+    best = next((path for path in checkpoints(run) if _step_of(path) == best_step), None)
+    if best is None or find_damage(best) is not None:
+        return False
+    point(run / BEST, best)
+    return True
 
 
 def newest_intact(run: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint whose every byte is as it was written, and a line about each newer one that is damaged."""
-    damage = []
+    damage: list[str] = []
     for folder in checkpoints(run):
         found = find_damage(folder)
         if found is None:

@@ -1,7 +1,8 @@
 """The optimizer's tensors on disk: safetensors, one file per rank, readable by any number of ranks.
 
-A tensor of rank r's file is named `parameter::state` and holds rows [start, start + n) of the whole; which rows, and how
-many the whole has, stands in the file's header. A rank that reads takes the rows it holds from whatever files have them.
+A tensor of rank r's file is named `parameter::state` and holds rows [start, start + n) of the whole; which rows, and
+how many the whole has, stands in the file's header. A rank that reads takes the rows it holds from the files that have
+them.
 
 torch's distributed checkpoints are pickle by default; these files hold tensors and nothing else.
 """

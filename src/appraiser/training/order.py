@@ -1,8 +1,8 @@
 """Which records a step trains on: a pure function of (seed, step), whatever ran before and on how many devices.
 
-    epoch 0: a permutation of all records   epoch 1: another one   ...          one endless line
-    step 0 | step 1 | step 2 | ...                                              batch_size records each
-    rank 0 takes records 0, n, 2n, ... of its step, rank 1 takes 1, n + 1, ...   for n ranks
+epoch 0: a permutation of all records   epoch 1: another one   ...          one endless line
+step 0 | step 1 | step 2 | ...                                              batch_size records each
+rank 0 takes records 0, n, 2n, ... of its step, rank 1 takes 1, n + 1, ...   for n ranks
 """
 
 from __future__ import annotations
@@ -30,11 +30,14 @@ class RecordOrder:
 
     def step(self, step: int, rank: int = 0, num_ranks: int = 1) -> list[Draw]:
         """The draws of a step, counted from 0, that one rank takes."""
-        places = range(step * self.batch_size + rank, (step + 1) * self.batch_size, num_ranks)
         return [
-            (place // self.num_records, self._permutation(place // self.num_records)[place % self.num_records])
-            for place in places
+            self.at(place) for place in range(step * self.batch_size + rank, (step + 1) * self.batch_size, num_ranks)
         ]
+
+    def at(self, place: int) -> Draw:
+        """The draw at a place of the line."""
+        epoch, place = divmod(place, self.num_records)
+        return epoch, self._permutation(epoch)[place]
 
 
 def micro_batches(

@@ -1,19 +1,27 @@
-"""Proof, before step 1, that the picture reaches the model and that every trained part learns.
+"""Proof, before step 1, that the picture reaches the model, that it is the right one, and that every part learns.
 
 The widely copied script for this job trains a model that never sees the picture, and its loss falls all the same. So
-a run is refused unless another picture changes the logits and gradient arrives in decoder, projector and tower.
+a run is refused unless
+
+    another picture changes the logits, and gradient arrives in every part that is trained
+    placeholders, supervised tokens and pictures of the first batch are those of its records
 """
 
 from __future__ import annotations
 
+import resource
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from appraiser.backbone import Backbone, Features, Views
+from appraiser.backbone import IGNORE_INDEX, Backbone, Features, Reader, Views
 from appraiser.data.batches import Batch, Example, collate
 from appraiser.errors import ConfigError
+from appraiser.training.gradients import StepGradients
+from appraiser.training.optim import part_of
 
 
 @dataclass(frozen=True)
@@ -29,13 +37,13 @@ class PreflightReport:
     supervised_text: str
 
 
-def part_of(name: str) -> str:
-    """decoder, projector or tower, from a parameter's name."""
-    if ".img_processor." in name:
-        return "tower"
-    if any(key in name for key in (".img_projection.", "glb_GN", "sub_GN")):
-        return "projector"
-    return "decoder"
+@dataclass(frozen=True)
+class StepCost:
+    """What one step takes, measured on its first micro-batch."""
+
+    seconds: float
+    memory_gib: float
+    """Weights, gradients, optimizer and activations: of the GPU, or of the process on a CPU."""
 
 
 def preflight(backbone: Backbone, example: Example, other: Example) -> PreflightReport:
@@ -50,6 +58,7 @@ def preflight(backbone: Backbone, example: Example, other: Example) -> Preflight
     batch = collate([example], backbone).to(backbone.device)
     if batch.num_supervised == 0:
         raise ConfigError("no token of the answer is supervised", fix="check data.fields and the records' values")
+    _check_places(example, backbone)
     network = backbone.model
     network.eval()
     with torch.no_grad():
@@ -70,7 +79,7 @@ def preflight(backbone: Backbone, example: Example, other: Example) -> Preflight
     if silent:
         raise ConfigError(
             f"no gradient arrives in: {', '.join(silent)}",
-            fix="leave that part out of adapter.parts, or find what detaches it",
+            fix="freeze that part (parts.NAME=freeze), or find what detaches it",
         )
     supervised = [token for token in example.labels if token >= 0]
     return PreflightReport(
@@ -81,6 +90,110 @@ def preflight(backbone: Backbone, example: Example, other: Example) -> Preflight
         gradient_norms=norms,
         supervised_text=backbone.processor.decode(supervised),
     )
+
+
+def _check_places(example: Example, reader: Reader) -> None:
+    """As many placeholders as the formula says for the pictures' sizes."""
+    expected = sum(reader.num_image_tokens(width, height) for height, width in (p.size for p in example.pictures))
+    found = sum(token < 0 for token in example.input_ids)
+    if found != expected:
+        raise ConfigError(
+            f"record {example.record_id!r} has {found} places for image tokens, its {len(example.pictures)} "
+            f"picture(s) need {expected}",
+            fix="put one tag <|image_N|> per picture into the prompt",
+        )
+
+
+def check_batch(
+    batch: Batch,
+    examples: Sequence[Example],
+    targets: Sequence[str],
+    pictures: Sequence[Sequence[Views | Features]],
+    reader: Reader,
+) -> None:
+    """Compare a micro-batch with the records it was made from.
+
+    Args:
+        examples: what the batch was made of, in its order.
+        targets: the records' answers, written anew.
+        pictures: the records' pictures, processed anew.
+
+    Raises:
+        ConfigError: padding or prompts are supervised, an answer is not the record's, or a picture is another's.
+    """
+    ids, labels, is_real = batch.inputs["input_ids"], batch.labels, batch.inputs.get("attention_mask")
+    if is_real is not None and bool((labels[is_real == 0] != IGNORE_INDEX).any()):
+        raise ConfigError("padding is supervised", fix="labels of padded positions have to be IGNORE_INDEX")
+    supervised = labels != IGNORE_INDEX
+    if bool((labels[supervised] != ids[supervised]).any()):
+        raise ConfigError("labels are not the tokens of their own positions", fix="the model shifts them itself")
+    num_expected = 0
+    for example, target in zip(examples, targets, strict=True):
+        _check_places(example, reader)
+        completion = reader.completion_ids(target)
+        num_expected += len(completion)
+        if [token for token in example.labels if token != IGNORE_INDEX] != completion:
+            raise ConfigError(
+                f"what is supervised of record {example.record_id!r} is not its answer {target!r}",
+                fix="supervise the completion alone: answer, <|end|>, newline, <|endoftext|>",
+            )
+    if int(supervised.sum()) != num_expected:
+        raise ConfigError(
+            f"{int(supervised.sum())} tokens are supervised, the answers have {num_expected}",
+            fix="labels of prompts and padding have to be IGNORE_INDEX",
+        )
+    expected = [
+        (example.record_id, picture) for example, own in zip(examples, pictures, strict=True) for picture in own
+    ]
+    shown = _pictures_of(batch, [picture for _, picture in expected])
+    for content, (record_id, picture) in zip(shown, expected, strict=True):
+        if not _is_picture(content, picture):
+            raise ConfigError(
+                f"the picture beside the answer of record {record_id!r} is not that record's picture",
+                fix="pictures and texts of a batch have to be in the same order",
+            )
+
+
+def _pictures_of(batch: Batch, expected: Sequence[Views | Features]) -> list[Tensor]:
+    """What the model will be shown, picture by picture; padding views left out."""
+    features, pixels = batch.inputs.get("image_features"), batch.inputs.get("pixel_values")
+    counts = [len(_content(picture)) for picture in expected]
+    if features is not None and len(features) == sum(counts):
+        return list(torch.split(features, counts))
+    if pixels is not None and len(pixels) == len(counts):
+        return [views[:count] for views, count in zip(pixels, counts, strict=True)]
+    raise ConfigError(
+        f"the batch holds other pictures than the {len(counts)} of its records",
+        fix="give every record's pictures to the batch, in the order of the records",
+    )
+
+
+def _is_picture(shown: Tensor, picture: Views | Features) -> bool:
+    content = _content(picture)
+    if isinstance(picture, Views):
+        return torch.equal(shown, content)
+    # Seen in another company, the last bits may differ.
+    return shown.shape == content.shape and torch.allclose(shown.float(), content.float(), atol=1e-2, rtol=1e-2)
+
+
+def measure_step(gradients: StepGradients, batches: Sequence[Batch], optimizer_bytes: int) -> StepCost:
+    """Time one micro-batch, and leave no gradient behind."""
+    device = gradients.replica.ranks.device
+    gradients(batches[:1])  # the first time, memory is asked for and kernels are chosen
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    begun = time.monotonic()
+    gradients(batches[:1])
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    seconds = (time.monotonic() - begun) * len(batches)
+    gradients.forget()
+    used = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _resident_bytes()
+    return StepCost(seconds, (used + optimizer_bytes) / 2**30)
+
+
+def _resident_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _same_shape(example: Example, other: Example) -> bool:

@@ -20,7 +20,7 @@ from appraiser.training.optim import part_of
 def prepare_model(config: RunConfig, data: ProductDataset, device: torch.device | str = "cpu") -> Backbone:
     """The base model with the data set's crop budget, each part trained, adapted or frozen as the settings say.
 
-    Weights that training changes are float32 whatever `model.dtype` is: in bfloat16, small updates are lost to rounding.
+    Weights that training changes are float32 whatever `model.dtype` is: bfloat16 loses small updates to rounding.
 
     Raises:
         ConfigError: more frozen layers than the tower has.

@@ -17,7 +17,9 @@ import torch
 from torch import distributed
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
-"""Ranks wait this long for each other: rank 0 may be writing a large checkpoint. A rank that dies is noticed at once."""
+"""Ranks wait this long for each other: the first may be writing a large checkpoint. Death is noticed at once."""
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     @property
     def is_first(self) -> bool:

@@ -27,6 +27,8 @@ class StepStats:
 class RunState:
     """JSON-serialisable; kept in every checkpoint."""
 
+    dataset_hash: str = ""
+    """Of the data set's content: going on with other products would be another run."""
     step: int = 0
     trained_s: float = 0.0
     num_pictures: int = 0

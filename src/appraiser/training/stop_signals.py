@@ -1,7 +1,7 @@
 """SIGTERM, SIGINT and SIGUSR1 end a run with its work saved.
 
-Within a step a signal only leaves word, and the loop saves after the step. What takes longer than a step and can be done
-again (preflight, validation, calibration) is left at once. A second signal of the same kind ends the process as if
+Within a step a signal only leaves word, and the loop saves after the step. What takes longer than a step and can be
+done again (preflight, validation, calibration) is left at once. A second signal of the same kind ends the process as if
 nobody listened.
 """
 

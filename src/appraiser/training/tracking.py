@@ -1,35 +1,132 @@
-"""Tracker: the run's own JSONL files are the record; W&B gets the numbers of the first too.
+"""Tracker: the run's own JSONL files are the record; W&B is their mirror.
 
-metrics.jsonl has one object per logged step, samples.jsonl the generated validation answers. W&B is offline unless
-`online` was asked for: a key in the environment is no consent to upload.
+metrics.jsonl has one object per logged step, samples.jsonl the generated validation answers. W&B gets the same from a
+queue, in a thread of its own: a slow or broken W&B costs the mirror, never a step. It is offline unless `online` was
+asked for: a key in the environment is no consent to upload.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import queue
+import re
+import threading
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from appraiser.config import RunConfig
-from appraiser.errors import MissingDependencyError
+from appraiser.errors import CheckpointError, MissingDependencyError
+from appraiser.training.checkpoint import TRAINING
+from appraiser.training.run_state import RunState
+
+# The page this project began from logs under these names; people compare with them.
+ORIGIN_KEYS = {
+    "train/last_loss": "Batch Loss",
+    "train/loss": "Average Training Loss",
+    "eval/loss": "Validation Loss",
+    "eval/price_mae": "Validation Price Error (Average)",
+}
+MOST_WAITING = 10_000
+FINISH_TIMEOUT_S = 60.0
 
 
 class Tracker:
-    """Writes a run's records; use as a context manager."""
+    """Writes a run's records; use as a context manager.
+
+    Args:
+        keep_until: lines of later steps are dropped: a resumed run makes these steps again.
+        is_recording: False on all ranks but the first, where nothing is written.
+    """
+
+    def __init__(self, run: Path, config: RunConfig, *, keep_until: int = 0, is_recording: bool = True) -> None:
+        self._files: dict[str, IO[str]] = {}
+        self._mirror: Mirror | None = None
+        if not is_recording:
+            return
+        for name in ("metrics", "samples"):
+            path = run / f"{name}.jsonl"
+            drop_later_lines(path, keep_until)
+            self._files[name] = path.open("a", encoding="utf-8")
+        if config.tracking.wandb != "off":
+            self._mirror = Mirror(run, config)
+
+    @property
+    def warning(self) -> str | None:
+        """Why W&B lacks something of this run."""
+        return self._mirror.warning if self._mirror else None
+
+    @property
+    def has_mirror(self) -> bool:
+        return self._mirror is not None and self._mirror.is_alive
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record numbers under their paths, such as train/loss."""
+        self._write("metrics", [{"step": step} | dict(metrics)])
+        if self._mirror:
+            named = {name: metrics[key] for key, name in ORIGIN_KEYS.items() if key in metrics}
+            self._mirror.put(lambda run, _: run.log(dict(metrics) | named, step=step))
+
+    def log_samples(
+        self, step: int, samples: Sequence[Mapping[str, Any]], pictures: Sequence[bytes | None] = ()
+    ) -> None:
+        """Record generated answers beside their truth; W&B gets a table of them with their pictures."""
+        self._write("samples", [{"step": step} | dict(sample) for sample in samples])
+        if self._mirror and samples:
+            self._mirror.put(
+                lambda run, wandb: run.log({"Validation Samples": _table(wandb, samples, pictures)}, step=step)
+            )
+
+    def finish(self, best: Path, state: RunState) -> None:
+        """Hand the best model to W&B as an artifact."""
+        if self._mirror:
+            score = state.best_score
+            self._mirror.put(lambda run, wandb: _log_model(run, wandb, best.resolve(), state.best_step, score))
+
+    def _write(self, name: str, records: Sequence[Mapping[str, Any]]) -> None:
+        file = self._files.get(name)
+        if file is None:
+            return
+        try:
+            file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+            file.flush()
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot write {name}.jsonl: {error.strerror or error}",
+                fix="make room, then go on with --resume; checkpoints are intact",
+            ) from error
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._mirror:
+            self._mirror.finish(exit_code=0 if error is None else 1)
+        for file in self._files.values():
+            try:
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
+            except OSError:
+                if error is None:
+                    raise
+
+
+class Mirror:
+    """Repeats to W&B what it is given, in order, in a thread of its own."""
 
     def __init__(self, run: Path, config: RunConfig) -> None:
-        self._metrics = (run / "metrics.jsonl").open("a", encoding="utf-8")
-        self._samples = (run / "samples.jsonl").open("a", encoding="utf-8")
         self.warning: str | None = None
-        self._wandb = self._start_wandb(run, config)
-
-    def _start_wandb(self, run: Path, config: RunConfig) -> Any:
+        self.is_alive = True
+        self._waiting: queue.Queue[Callable[[Any, Any], Any] | None] = queue.Queue(MOST_WAITING)
+        self._num_lost = 0
+        self._exit_code = 0
         mode = config.tracking.wandb
-        if mode == "off":
-            return None
         try:
             import wandb
         except ImportError:
@@ -38,42 +135,117 @@ class Tracker:
                     "W&B is not installed, but tracking.wandb is online", fix="pip install 'appraiser[wandb]'"
                 ) from None
             self.warning = "W&B is not installed: this run is recorded in metrics.jsonl only"
-            return None
+            self.is_alive = False
+            return
         (run / "wandb").mkdir(exist_ok=True)
-        settings = wandb.Settings(silent=True, console="off", disable_git=True, save_code=False)
-        return wandb.init(
-            project=config.tracking.project,
-            name=run.name,
-            dir=str(run),
-            mode=mode,
-            config=config.model_dump(mode="json"),
-            settings=settings,
-        )
+        settings = {
+            "project": config.tracking.project,
+            "name": run.name,
+            "id": _run_id(run),
+            "resume": "allow",
+            "dir": str(run),
+            "mode": mode,
+            "config": without_secrets(config.model_dump(mode="json")),
+            "settings": wandb.Settings(silent=True, console="off", disable_git=True, save_code=False),
+        }
+        self._thread = threading.Thread(target=self._repeat, args=(wandb, settings), daemon=True, name="wandb")
+        self._thread.start()
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Record numbers under their paths, such as train/loss."""
-        self._write(self._metrics, {"step": step} | dict(metrics))
-        if self._wandb is not None:
-            self._wandb.log(dict(metrics), step=step)
+    def put(self, record: Callable[[Any, Any], Any]) -> None:
+        """Have `record(run, wandb)` called; returns at once."""
+        if not self.is_alive:
+            return
+        try:
+            self._waiting.put_nowait(record)
+        except queue.Full:
+            self._num_lost += 1
+            self.warning = f"W&B is too slow: {self._num_lost} records are in metrics.jsonl only"
 
-    def log_samples(self, step: int, samples: list[dict[str, Any]]) -> None:
-        """Record generated answers beside their truth."""
-        for sample in samples:
-            self._write(self._samples, {"step": step} | sample)
+    def finish(self, exit_code: int) -> None:
+        """Wait a while for what is left."""
+        if not self.is_alive:
+            return
+        self._exit_code = exit_code
+        try:
+            self._waiting.put(None, timeout=FINISH_TIMEOUT_S)
+        except queue.Full:
+            pass
+        self._thread.join(FINISH_TIMEOUT_S)
+        if self._thread.is_alive():
+            self.warning = f"W&B did not end within {FINISH_TIMEOUT_S:.0f} s: its copy of this run may be incomplete"
 
-    def _write(self, file: Any, record: Mapping[str, Any]) -> None:
-        file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        file.flush()
+    def _repeat(self, wandb: Any, settings: dict[str, Any]) -> None:
+        try:
+            run = wandb.init(**settings)
+            while (record := self._waiting.get()) is not None:
+                record(run, wandb)
+            run.finish(exit_code=self._exit_code)
+        except Exception as error:  # whatever W&B raises, the run goes on without its mirror
+            self.warning = (
+                f"W&B failed ({type(error).__name__}: {_first_line(error)}): from there on this run is recorded in "
+                "metrics.jsonl only"
+            )
+        self.is_alive = False
 
-    def __enter__(self) -> Tracker:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for file in (self._metrics, self._samples):
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
-        if self._wandb is not None:
-            self._wandb.finish(exit_code=0 if error is None else 1)
+def _table(wandb: Any, samples: Sequence[Mapping[str, Any]], pictures: Sequence[bytes | None]) -> Any:
+    from appraiser.data.pictures import decode
+
+    table = wandb.Table(columns=["picture", *samples[0]])
+    for number, sample in enumerate(samples):
+        data = pictures[number] if number < len(pictures) else None
+        picture = None
+        if data is not None:
+            image = decode(data)
+            image.thumbnail((224, 224))
+            picture = wandb.Image(image)
+        table.add_data(picture, *sample.values())
+    return table
+
+
+def _log_model(run: Any, wandb: Any, best: Path, step: int, score: float | None) -> None:
+    artifact = wandb.Artifact(f"{run.name}-model", type="model", metadata={"step": step, "score": score})
+    # Without a second copy: a model may be larger than what is left of the disk.
+    for path in sorted(path for path in best.rglob("*") if path.is_file() and path.parent.name != TRAINING):
+        artifact.add_file(str(path), str(path.relative_to(best)), skip_cache=True, policy="immutable")
+    run.log_artifact(artifact, aliases=["best", f"step-{step}"])
+
+
+def drop_later_lines(path: Path, step: int) -> None:
+    """Keep the lines of a JSONL file up to a step; a cut last line goes as well."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            break
+    temporary = path.with_suffix(".new")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _run_id(run: Path) -> str:
+    """The same W&B run when a run goes on."""
+    path = run / "wandb" / "run_id"
+    if not path.is_file():
+        path.write_text(uuid.uuid4().hex[:12], encoding="utf-8")
+    return path.read_text(encoding="utf-8").strip()
+
+
+def without_secrets(settings: Any) -> Any:
+    """Settings without user names and passwords in addresses, and without what looks like a token."""
+    if isinstance(settings, dict):
+        return {key: without_secrets(value) for key, value in settings.items()}
+    if isinstance(settings, list):
+        return [without_secrets(value) for value in settings]
+    if isinstance(settings, str):
+        settings = re.sub(r"(\w+://)[^/@\s]+@", r"\1***@", settings)
+        return re.sub(r"((?:token|key|secret|password|sig|signature)=)[^&\s]+", r"\1***", settings, flags=re.IGNORECASE)
+    return settings
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0][:200]

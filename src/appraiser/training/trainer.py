@@ -6,41 +6,44 @@ every eval_every steps: answers for a fixed validation sample -> score -> best c
 
 from __future__ import annotations
 
-import itertools
+import contextlib
+import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from appraiser.adapters import attach_lora
-from appraiser.backbone import Backbone, load
-from appraiser.config import RunConfig, save_config
+from appraiser.config import RunConfig
 from appraiser.data.augmentation import Augmentation
-from appraiser.data.batches import Batch, Example, collate
-from appraiser.data.dataset import ProductDataset, Records, open_dataset, share_of
+from appraiser.data.batches import Batch, Example
+from appraiser.data.dataset import ProductDataset, open_dataset, share_of
 from appraiser.data.examples import ExampleSource
-from appraiser.data.pictures import decode
-from appraiser.data.records import ProductRecord
-from appraiser.data.task import Task
 from appraiser.errors import ConfigError, DataError
-from appraiser.evaluation.metrics import is_closed
-from appraiser.evaluation.scores import Truth, score_predictions, validation_score
-from appraiser.predict import Prediction, Predictor
-from appraiser.trained_task import TrainedTask
+from appraiser.predict import Predictor
+from appraiser.trained_task import write_task
 from appraiser.training.calibration import calibrated
-from appraiser.training.checkpoint import rewrite_task, save_checkpoint
-from appraiser.training.gradients import StepGradients, autocast, step_gradients
-from appraiser.training.optim import build_optimizers, schedule_factor, set_learning_rate, trainable
-from appraiser.training.preflight import PreflightReport, preflight
+from appraiser.training.checkpoint import TRAINING, rewrite_task, save_checkpoint
+from appraiser.training.feed import Feed, StepData
+from appraiser.training.gradients import StepGradients, StepLoss, step_gradients
+from appraiser.training.kept_features import KeptFeatures
+from appraiser.training.optim import build_optimizers, part_of, schedule_factor, set_learning_rate, trainable
+from appraiser.training.optimizer_files import read_optimizers, write_optimizers
+from appraiser.training.order import RecordOrder
+from appraiser.training.preflight import PreflightReport, StepCost, check_batch, measure_step, preflight
+from appraiser.training.preparation import mixed_prices, prepare_model, trained_task
+from appraiser.training.ranks import Ranks, join
+from appraiser.training.replica import Replica
+from appraiser.training.resuming import Resumed, begin_run, finish_run, resumed_run
+from appraiser.training.run_state import RunState, StepStats
+from appraiser.training.stop_signals import RunStopped, StopSignals
 from appraiser.training.tracking import Tracker
+from appraiser.training.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class TrainingPlan:
     num_parameters: int
     num_crops: int
     preflight: PreflightReport
+    cost: StepCost
+    num_ranks: int
+    begins_at: int
+    """Steps that were done before: the run goes on."""
 
 
 @dataclass(frozen=True)
@@ -80,47 +87,64 @@ def train(
     progress: Progress | None = None,
     on_plan: Callable[[TrainingPlan], None] | None = None,
     dry_run: bool = False,
+    resume: bool = False,
 ) -> RunSummary:
     """Fine-tune a model on a data set and leave a run folder.
+
+    Under `torchrun` every process calls this; the first one writes and reports.
 
     Args:
         progress: called with ("train", numbers) and ("eval", numbers).
         on_plan: called once, after the preflight and before the first step.
         dry_run: stop after the plan; nothing is written.
+        resume: go on with the run in `run.out` from its newest intact checkpoint.
 
     Raises:
         ConfigError: settings that cannot work here, or a model that does not see the picture.
         DataError: no such data set, or a record without a field of the task.
         CheckpointError: the base model cannot be loaded, or a checkpoint not be written.
+        RunStopped: a signal came; the run is saved.
     """
     out = Path(config.run.out)
-    if not dry_run and (out.is_file() or (out.exists() and any(out.iterdir()))):
-        raise ConfigError(f"{out} exists and is not empty", fix="name another --out; a run never overwrites another")
     if config.run.num_threads is not None:
         torch.set_num_threads(config.run.num_threads)
     torch.manual_seed(config.run.seed)
-    data = open_dataset(config.data.dataset)
-    session = Session(config, data)
-    plan = session.plan()
-    if on_plan:
-        on_plan(plan)
-    if dry_run:
-        mixed = mixed_prices(session.trained, data)
-        return RunSummary(out, 0, 0, 0.0, 0.0, 0.0, 0.0, {}, [mixed] if mixed else [])
-    out.mkdir(parents=True, exist_ok=True)
-    save_config(config, out / "config.yaml")
-    with Tracker(out, config) as tracker:
-        return session.run(plan, out, tracker, progress or (lambda what, numbers: None))
+    with join() as ranks, StopSignals() as stop, contextlib.ExitStack() as stack:
+        data = open_dataset(config.data.dataset)
+        resumed = None
+        if not dry_run:
+            opened = resumed_run if resume else begin_run
+            resumed = stack.enter_context(opened(out, config, data, ranks))
+        try:
+            with stop.leaving_at_once() if ranks.size == 1 else contextlib.nullcontext():
+                session = Session(config, data, ranks, resumed)
+                plan = session.plan()
+        except RunStopped as error:
+            raise RunStopped(error.number, where=f"{out}, before its first step", fix=_go_on(out)) from None
+        if on_plan and ranks.is_first:
+            on_plan(plan)
+        if dry_run:
+            mixed = mixed_prices(session.trained, data)
+            return RunSummary(out, 0, 0, 0.0, 0.0, 0.0, 0.0, {}, [mixed] if mixed else [])
+        with Tracker(out, config, keep_until=session.state.step, is_recording=ranks.is_first) as tracker:
+            report = progress if progress and ranks.is_first else lambda what, numbers: None
+            return session.run(plan, tracker, report, stop)
 
 
 class Session:
     """One run in memory: model, examples, optimizer."""
 
-    def __init__(self, config: RunConfig, data: ProductDataset) -> None:
-        self.config = config
-        self.data = data
-        self.backbone = prepare_model(config, data)
+    def __init__(
+        self, config: RunConfig, data: ProductDataset, ranks: Ranks | None = None, resumed: Resumed | None = None
+    ) -> None:
+        self.config, self.data, self.ranks = config, data, ranks or Ranks()
+        self.out = Path(config.run.out)
+        self.state = resumed.state if resumed else RunState()
+        self.backbone = prepare_model(config, data, self.ranks.device)
+        if resumed and resumed.checkpoint:
+            resumed.read_weights(self.backbone)
         self.trained = trained_task(config, data)
+        self.features = self._kept_features()
         self.train_examples = ExampleSource(
             share_of(data.split("train"), config.data.train_share, config.run.seed),
             self.backbone,
@@ -128,21 +152,33 @@ class Session:
             cache_bytes=config.data.cache_mib << 20,
             max_tokens=config.data.max_tokens,
             augmentation=Augmentation(config.augment.mirror, config.augment.shift, config.run.seed),
+            features=self.features.of if self.features else None,
         )
-        self.validation = data.split("val")
-        self.validation_rows = _sample(len(self.validation), config.run.eval_records, config.run.seed)
-        self.category_median_ape = category_median_ape(data.split("train"), self.validation)
-        self._kept_prompts: dict[int, Example] = {}
-        self._free_prompt_bytes = config.data.cache_mib << 20
+        self._check_batch_size()
+        self.feed = Feed(
+            self.train_examples,
+            self.backbone,
+            config,
+            self.ranks,
+            last_step=self.num_steps,
+            micro_batch_size=self.state.micro_batch_size,
+        )
+        self.replica = Replica(self.backbone, self.ranks, is_sharded=config.run.sharding == "full")
         self.optimizers = build_optimizers(
             self.backbone.model,
             learning_rate=config.optim.learning_rate,
-            vision_learning_rate=config.optim.tower_learning_rate,
+            part_rates={"tower": config.optim.tower_learning_rate, "projector": config.optim.projector_learning_rate},
             muon_learning_rate=config.optim.muon_learning_rate,
-            vision_muon_learning_rate=config.optim.tower_muon_learning_rate,
+            tower_muon_learning_rate=config.optim.tower_muon_learning_rate,
             weight_decay=config.optim.weight_decay,
             betas=(0.9, config.optim.beta2),
             muon_parts=config.run.micro_batches_at_once,
+        )
+        self.names = {id(parameter): name for name, parameter in trainable(self.backbone.model)}
+        if resumed and resumed.checkpoint:
+            read_optimizers(resumed.checkpoint / TRAINING, self.optimizers, self.names)
+        self.validation = Validation(
+            config, self.backbone, self.trained, data.split("train"), data.split("val"), self.ranks
         )
 
     @property
@@ -156,8 +192,12 @@ class Session:
         """Run the preflight and say what training will do."""
         first, second = 0, min(1, len(self.train_examples) - 1)
         report = preflight(self.backbone, self.train_examples.draw(0, first), self.train_examples.draw(0, second))
+        groups, batches = self.feed.peek(self.state.step)
+        self._check_first_batch(groups[0], batches[0])
         # What fails here would have failed after hours, at the first validation.
-        self._score(self.validation_rows[:SMOKE_RECORDS])
+        self.validation.smoke()
+        with step_gradients(self.config, self.replica) as gradients:
+            cost = measure_step(gradients, batches, _optimizer_bytes(self.optimizers))
         return TrainingPlan(
             num_records=len(self.train_examples),
             num_steps=self.num_steps,
@@ -165,300 +205,354 @@ class Session:
             num_parameters=sum(parameter.numel() for parameter in self.backbone.network.parameters()),
             num_crops=self.backbone.num_crops,
             preflight=report,
+            num_ranks=self.ranks.size,
+            begins_at=self.state.step,
+            cost=cost,
         )
 
-    def run(self, plan: TrainingPlan, out: Path, tracker: Tracker, progress: Progress) -> RunSummary:
+    def _check_first_batch(self, examples: Sequence[Example], batch: Batch) -> None:
+        """Compare the first micro-batch with its records, read and processed once more."""
+        draws = {self.train_examples.records[position].id: (epoch, position) for epoch, position in self._first_draws()}
+        task, targets, pictures = self.trained.task, [], []
+        for example in examples:
+            epoch, position = draws[example.record_id]
+            record = self.train_examples.records[position]
+            targets.append(task.format(record.values(task.fields)))
+            pictures.append(self.train_examples.pictures(record, epoch, position))
+        check_batch(batch, examples, targets, pictures, self.backbone)
+
+    def _first_draws(self) -> list[tuple[int, int]]:
+        return self.feed.order.step(self.state.step, self.ranks.rank, self.ranks.size)
+
+    def run(self, plan: TrainingPlan, tracker: Tracker, progress: Progress, stop: StopSignals) -> RunSummary:
         """Train, validate, keep the best, calibrate it."""
-        with step_gradients(self.config, self.backbone) as gradients:
-            return self._run(plan, out, tracker, progress, gradients)
-
-    def _run(
-        self, plan: TrainingPlan, out: Path, tracker: Tracker, progress: Progress, gradients: StepGradients
-    ) -> RunSummary:
-        run = self.config.run
         started = time.monotonic()
-        trained_s, best_score, best_step, step, pictures = 0.0, -math.inf, 0, 0, 0
-        without_gain, is_hopeless = 0, False
-        best_metrics: dict[str, Any] = {}
-        window: list[StepStats] = []
-        for step, batches in enumerate(self._micro_batches(plan.num_steps), start=1):
-            done = (step - 1) / plan.num_steps if plan.num_steps else 0.0
-            if run.max_minutes is not None:  # a slower machine takes fewer steps, but ends its schedule all the same
-                done = max(done, trained_s / (60 * run.max_minutes))
-            begun = time.monotonic()
-            stats = self._step(batches, done, gradients)
-            trained_s += time.monotonic() - begun
-            window.append(stats)
-            pictures += stats.num_pictures
-            is_last = step == plan.num_steps or (run.max_minutes is not None and trained_s >= 60 * run.max_minutes)
-            if step % run.log_every == 0 or is_last:
-                numbers = _summary(window, trained_s, pictures) | {
-                    "train/epoch": step * run.batch_size / plan.num_records
-                }
-                tracker.log(step, numbers)
-                numbers |= {"step": step, "done": 1.0 if is_last else done}
-                progress("train", numbers | ({"of": plan.num_steps} if plan.num_steps else {}))
-                window = []
-            if step % run.eval_every == 0 or is_last:
-                part, score = self._validate(step, tracker)
-                is_best = score > best_score
-                without_gain = 0 if is_best else without_gain + 1
-                is_hopeless = run.patience is not None and without_gain >= run.patience and not is_last
-                if is_best:
-                    best_score, best_step, best_metrics = score, step, part
-                save_checkpoint(out, step, self.backbone, self.trained, is_best=is_best)
-                progress("eval", _headline(part) | {"step": step, "score": score, "best": best_score})
-            if is_last or is_hopeless:
-                break
-        possible = (mixed_prices(self.trained, self.data), tracker.warning, self._calibrate(out))
-        warnings = [warning for warning in possible if warning]
-        if run.micro_batches_at_once > 1 and self.backbone.device.type != "cpu":
-            warnings.append(f"run.micro_batches_at_once is for CPUs: not used on {self.backbone.device}")
-        elif run.micro_batches_at_once > run.batch_size // run.micro_batch_size:
-            warnings.append(
-                f"run.micro_batches_at_once={run.micro_batches_at_once}: a step of run.batch_size={run.batch_size} has "
-                f"only {run.batch_size // run.micro_batch_size} micro-batches, so that many run side by side"
+        self._see_pictures(plan.num_steps, progress)
+        with step_gradients(self.config, self.replica) as gradients, self.feed:
+            self._train(plan, gradients, tracker, progress, stop)
+        try:
+            with stop.leaving_at_once() if self.ranks.size == 1 else contextlib.nullcontext():
+                warning = self._calibrate()
+        except RunStopped as error:
+            where = f"{self.out}, trained and saved, not yet calibrated"
+            raise RunStopped(error.number, where=where, fix=_go_on(self.out)) from None
+        summary = self._summary(plan, time.monotonic() - started, [mixed_prices(self.trained, self.data), warning])
+        if self.ranks.is_first:
+            tracker.finish(self.out / "best", self.state)
+            finish_run(self.out, summary.metrics | {"steps": summary.steps, "best_step": summary.best_step})
+        if tracker.warning:
+            summary.warnings.append(tracker.warning)
+        return summary
+
+    def _train(
+        self,
+        plan: TrainingPlan,
+        gradients: StepGradients,
+        tracker: Tracker,
+        progress: Progress,
+        stop: StopSignals,
+    ) -> None:
+        run, state = self.config.run, self.state
+        if not state.is_validated:
+            self._validate(tracker, progress, stop)
+        while not state.is_over:
+            done = self._share_done(plan.num_steps)
+            stats = self._step(done, gradients)
+            state.step += 1
+            state.trained_s += stats.seconds
+            state.num_pictures += stats.num_pictures
+            state.num_tokens += stats.num_tokens
+            state.window.append(stats)
+            # The clock and the signals of one rank count for all: they have to agree on what comes next.
+            state.trained_s, signal_number = self.ranks.largest([state.trained_s, float(stop.number or 0)])
+            state.is_over = state.step == plan.num_steps or (
+                run.max_minutes is not None and state.trained_s >= 60 * run.max_minutes
             )
-        if is_hopeless:
-            warnings.append(
-                f"run.patience ended the run at step {step}: the best validation score is that of step {best_step}"
-            )
-        elif plan.num_steps and step < plan.num_steps:
-            warnings.append(
-                f"run.max_minutes ended the run after {step} of {plan.num_steps} steps, its schedule complete"
-            )
-        seconds = time.monotonic() - started
-        return RunSummary(
-            out,
-            step,
-            best_step,
-            best_score,
-            seconds,
-            trained_s,
-            pictures / max(trained_s, 1e-9),
-            best_metrics,
-            warnings,
-        )
+            if state.step % run.log_every == 0 or state.is_over:
+                self._log(plan, done, tracker, progress)
+            is_due = state.step % run.eval_every == 0 or state.is_over
+            state.is_validated = not is_due
+            if signal_number:
+                raise self._stopped(int(signal_number))
+            if is_due:
+                self._validate(tracker, progress, stop)
+            elif run.save_every is not None and state.step % run.save_every == 0:
+                self._save()
 
-    def _micro_batches(self, num_steps: int | None) -> Iterator[list[Batch]]:
-        """The micro-batches of each step; pictures of the next step are processed while this one is computed."""
-        run = self.config.run
-        order = record_order(len(self.train_examples), run.seed)
+    def _share_done(self, num_steps: int | None) -> float:
+        """The share of the run that lies behind; a slower machine takes fewer steps, but ends its schedule."""
+        run, state = self.config.run, self.state
+        done = state.step / num_steps if num_steps else 0.0
+        return done if run.max_minutes is None else max(done, state.trained_s / (60 * run.max_minutes))
 
-        def prepare(draws: Sequence[tuple[int, int]]) -> list[Batch]:
-            examples = [self.train_examples.draw(epoch, position) for epoch, position in draws]
-            chunks = [
-                examples[start : start + run.micro_batch_size]
-                for start in range(0, len(examples), run.micro_batch_size)
-            ]
-            return [collate(chunk, self.backbone) for chunk in chunks]
-
-        with ThreadPoolExecutor(1) as pool:
-            following = pool.submit(prepare, [next(order) for _ in range(run.batch_size)])
-            for step in itertools.count() if num_steps is None else range(num_steps):
-                ready = following.result()
-                if num_steps is None or step + 1 < num_steps:
-                    following = pool.submit(prepare, [next(order) for _ in range(run.batch_size)])
-                yield ready
-
-    def _step(self, batches: Sequence[Batch], done: float, gradients: StepGradients) -> StepStats:
+    def _step(self, done: float, gradients: StepGradients) -> StepStats:
         """One optimizer update over all micro-batches; `done` is the share of the run that lies behind."""
         optim = self.config.optim
+        begun = time.monotonic()
+        data = self.feed.take(self.state.step)
         self.backbone.model.train()
         factor = schedule_factor(
             round(done * SCHEDULE_TICKS), SCHEDULE_TICKS, round(optim.warmup_share * SCHEDULE_TICKS), optim.final_share
         )
         for optimizer in self.optimizers:
             set_learning_rate(optimizer, factor)
-        total = gradients(batches)
-        norm = float(nn.utils.clip_grad_norm_(gradients.parameters, optim.max_grad_norm))
-        if not math.isfinite(total) or not math.isfinite(norm):
-            ids = [record_id for batch in batches for record_id in batch.record_ids]
+        found = self._gradients(data, gradients)
+        norms = self._part_norms()
+        norm = math.hypot(*norms.values())
+        loss, *sums = self.ranks.sum([found.loss, *found.sums.values()])
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            ids = [record_id for ids in self.ranks.gather([e.record_id for e in data.examples]) for record_id in ids]
             raise DataError(
-                f"loss or gradient is not a number (loss {total}, norm {norm})",
+                f"loss or gradient is not a number (loss {loss}, norm {norm}) at step {self.state.step + 1}",
                 where=f"records {', '.join(ids[:8])}{' ...' if len(ids) > 8 else ''}",
                 fix="lower optim.learning_rate; the weights before this step are in the last checkpoint",
             )
+        if norm > optim.max_grad_norm:
+            for parameter in gradients.parameters:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(optim.max_grad_norm / (norm + 1e-6))
         gradients.update(self.optimizers)
-        pictures = sum(len(batch.inputs.get("image_sizes", ())) for batch in batches)
-        tokens = sum(batch.num_tokens for batch in batches)
-        return StepStats(total, norm, optim.learning_rate * factor, tokens, pictures)
-
-    def _score(self, rows: Sequence[int]) -> tuple[list[ProductRecord], list[Prediction], dict[str, Any], float]:
-        """Validation records, their answers by generation, their scores, and the number that chooses the best."""
-        records = [self.validation[row] for row in rows]
-        predictor = Predictor(self.backbone, self.trained)
-        with autocast(self.config, self.backbone.device):
-            predictions = predictor.answer(self._validation_prompts(predictor, rows))
-        part = score_predictions(Truth.of(records, self.trained.fields), predictions, self.trained.fields)
-        return records, predictions, part, validation_score(part, self.category_median_ape)
-
-    def _validation_prompts(self, predictor: Predictor, rows: Sequence[int]) -> list[Example]:
-        """The same rows are asked about at every validation: processed once, seen once if the tower does not learn."""
-        missing = [row for row in rows if row not in self._kept_prompts]
-        images = ([decode(data) for data in self.validation[row].images] for row in missing)
-        prompts = dict(zip(missing, predictor.prompts(images, see=self.backbone.tower_is_frozen), strict=True))
-        found = [self._kept_prompts[row] if row in self._kept_prompts else prompts[row] for row in rows]
-        for row, prompt in prompts.items():
-            size = sum(picture.nbytes for picture in prompt.pictures)
-            if size <= self._free_prompt_bytes:
-                self._free_prompt_bytes -= size
-                self._kept_prompts[row] = prompt
-        return found
-
-    def _validate(self, step: int, tracker: Tracker) -> tuple[dict[str, Any], float]:
-        """Scores of the fixed validation sample."""
-        records, predictions, part, score = self._score(self.validation_rows)
-        tracker.log(step, _headline(part) | {"eval/score": score})
-        tracker.log_samples(
-            step,
+        num_tokens, num_pictures = self.ranks.sum(
             [
-                {"id": r.id, "target": self.trained.task.format(r.values(self.trained.task.fields)), "answer": p.text}
-                for r, p in list(zip(records, predictions, strict=True))[:10]
-            ],
+                sum(batch.num_tokens for batch in data.batches),
+                sum(len(batch.inputs.get("image_sizes", ())) for batch in data.batches),
+            ]
         )
-        return part, score
+        return StepStats(
+            loss=loss,
+            grad_norm=norm,
+            part_norms=norms,
+            learning_rate=optim.learning_rate * factor,
+            num_tokens=int(num_tokens),
+            num_pictures=int(num_pictures),
+            seconds=time.monotonic() - begun,
+            data_wait_s=data.wait_s,
+            extra=dict(zip(found.sums, sums, strict=True)),
+        )
 
-    def _calibrate(self, out: Path) -> str | None:
+    def _gradients(self, data: StepData, gradients: StepGradients) -> StepLoss:
+        """The step's gradients; where memory does not suffice, with smaller micro-batches of the same examples."""
+        batches = data.batches
+        while True:
+            num_items = self.ranks.sum([sum(gradients.objective.num_items(batch) for batch in batches)])
+            try:
+                return gradients(batches, int(num_items[0]), self.state.step)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                # Ranks that wait for each other's gradients cannot begin the step again.
+                if not _is_out_of_memory(error) or self.feed.micro_batch_size == 1 or self.ranks.size > 1:
+                    raise
+            gradients.forget()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            before = self.feed.micro_batch_size
+            self.feed.micro_batch_size = self.state.micro_batch_size = max(1, before // 2)
+            self.state.warnings.append(
+                f"out of memory at step {self.state.step + 1}: from here on micro-batches of "
+                f"{self.feed.micro_batch_size} instead of {before}; the batch of {self.config.run.batch_size} and the loss are the same"
+            )
+            batches = self.feed.group(data.examples)
+
+    def _part_norms(self) -> dict[str, float]:
+        """Gradient norm of every trained part, over all ranks' shares."""
+        parts: dict[str, list[torch.Tensor]] = {}
+        for name, parameter in trainable(self.backbone.model):
+            if parameter.grad is not None:
+                parts.setdefault(part_of(name), []).append(parameter.grad)
+        norms = {}
+        for part, gradients in sorted(parts.items()):
+            norm: Any = nn.utils.get_total_norm(gradients)
+            norms[part] = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        return norms
+
+    def _log(self, plan: TrainingPlan, done: float, tracker: Tracker, progress: Progress) -> None:
+        run, state = self.config.run, self.state
+        numbers = _summary(state.window, state.trained_s) | {
+            "train/epoch": state.step * run.batch_size / plan.num_records,
+            "train/pictures_per_s": state.num_pictures / max(state.trained_s, 1e-9),
+            "train/tokens_per_s": state.num_tokens / max(state.trained_s, 1e-9),
+        }
+        if torch.cuda.is_available():
+            numbers["train/memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        tracker.log(state.step, numbers)
+        numbers |= {"step": state.step, "done": 1.0 if state.is_over else done}
+        progress("train", numbers | ({"of": plan.num_steps} if plan.num_steps else {}))
+        state.window = []
+
+    def _validate(self, tracker: Tracker, progress: Progress, stop: StopSignals) -> None:
+        """Score the fixed validation sample and save; a signal leaves it, to be done again."""
+        state = self.state
+        try:
+            with stop.leaving_at_once() if self.ranks.size == 1 else contextlib.nullcontext():
+                validated = self.validation()
+        except RunStopped as error:
+            raise self._stopped(error.number) from None
+        is_best = state.score(validated.scores, validated.score)
+        patience = self.config.run.patience
+        if patience is not None and state.without_gain >= patience and not state.is_over:
+            state.is_over = state.is_hopeless = True
+        tracker.log(state.step, validated.headline)
+        tracker.log_samples(state.step, self.validation.samples(validated), validated.pictures)
+        self._save(is_best=is_best)
+        best = state.best_score if state.best_score is not None else -math.inf
+        progress("eval", validated.headline | {"step": state.step, "score": validated.score, "best": best})
+
+    def _stopped(self, number: int) -> RunStopped:
+        """Save, and make the error that ends the run."""
+        self._save()
+        return RunStopped(
+            number,
+            where=f"{self.out}, saved after step {self.state.step}",
+            fix=_go_on(self.out),
+        )
+
+    def _save(self, *, is_best: bool = False) -> None:
+        weights = self.replica.weights()
+
+        def write(folder: Path) -> None:
+            if self.ranks.is_first:
+                self.backbone.save(folder, weights)
+                write_task(folder, self.trained)
+                (folder / TRAINING).mkdir(exist_ok=True)
+                (folder / TRAINING / "state.json").write_text(json.dumps(self.state.to_json()), encoding="utf-8")
+            write_optimizers(
+                folder / TRAINING, self.optimizers, self.names, self.ranks, is_sharded=self.replica.is_sharded
+            )
+
+        save_checkpoint(
+            self.out,
+            self.state.step,
+            write,
+            is_best=is_best,
+            keep_last=self.config.run.keep_last,
+            ranks=self.ranks,
+        )
+
+    def _calibrate(self) -> str | None:
         """Choose the price to predict, measure how wide its intervals must be, and write both beside the best weights.
 
         Returns:
             A warning where there will be no intervals, and why.
         """
-        if "price" not in self.trained.fields:
+        if "price" not in self.trained.fields or not self.ranks.is_first:
             return None
-        best = Predictor.load(out, dtype=self.config.model.dtype, device=str(self.backbone.device))
+        best = Predictor.load(self.out, dtype=self.config.model.dtype, device=str(self.backbone.device))
         calibration = self.data.split("calib") if self.data.manifest.splits.get("calib", 0) else None
-        trained, warning = calibrated(best, self.validation, calibration)
-        rewrite_task((out / "best").resolve(), trained)
+        trained, warning = calibrated(best, self.data.split("val"), calibration)
+        rewrite_task((self.out / "best").resolve(), trained)
         return warning
+
+    def _kept_features(self) -> KeptFeatures | None:
+        config = self.config
+        is_possible = config.method("tower") == "freeze" and not (config.augment.mirror or config.augment.shift)
+        if not is_possible or config.data.kept_features_gib == 0:
+            return None
+        folder = Path(config.data.features_folder or Path(config.data.dataset) / ".features")
+        return KeptFeatures(folder, self.backbone, config, int(config.data.kept_features_gib * 2**30))
+
+    def _see_pictures(self, num_steps: int | None, progress: Progress) -> None:
+        """Show a frozen tower the training pictures before the first step; ranks share the work."""
+        if self.features is None:
+            return
+        total = len(self.train_examples)
+        wanted = total if num_steps is None else min(total, num_steps * self.config.run.batch_size)
+        mine = range(self.ranks.rank, wanted, self.ranks.size)
+        order = RecordOrder(total, self.config.run.batch_size, self.config.run.seed)
+        records = [self.train_examples.records[order.at(place)[1]] for place in mine]
+        self.features.fill(records, lambda number: progress("see", {"done": number, "of": len(records)}))
+        self.ranks.wait()
+
+    def _check_batch_size(self) -> None:
+        if self.config.run.batch_size % self.ranks.size:
+            raise ConfigError(
+                f"run.batch_size {self.config.run.batch_size} cannot be shared by {self.ranks.size} processes",
+                fix="choose a multiple of their number",
+            )
+
+    def _summary(self, plan: TrainingPlan, seconds: float, possible: Sequence[str | None]) -> RunSummary:
+        state, run = self.state, self.config.run
+        warnings = [*(warning for warning in possible if warning), *state.warnings, *self._ignored_settings()]
+        if state.is_hopeless:
+            warnings.append(
+                f"run.patience ended the run at step {state.step}: the best validation score is that of step "
+                f"{state.best_step}"
+            )
+        elif plan.num_steps and state.step < plan.num_steps:
+            warnings.append(
+                f"run.max_minutes ended the run after {state.step} of {plan.num_steps} steps, its schedule complete"
+            )
+        if self.features is not None and self.features.num_unkept:
+            warnings.append(
+                f"data.kept_features_gib={self.config.data.kept_features_gib:g} was full: {self.features.num_unkept} "
+                "times a picture was seen without being kept"
+            )
+        return RunSummary(
+            out=Path(run.out),
+            steps=state.step,
+            best_step=state.best_step,
+            best_score=state.best_score if state.best_score is not None else -math.inf,
+            seconds=seconds,
+            training_seconds=state.trained_s,
+            pictures_per_s=state.num_pictures / max(state.trained_s, 1e-9),
+            metrics=state.best_metrics,
+            warnings=warnings,
+        )
+
+    def _ignored_settings(self) -> list[str]:
+        run, device = self.config.run, self.ranks.device
+        at_once = run.micro_batches_at_once
+        ignored = []
+        if at_once > 1 and device.type != "cpu":
+            ignored.append(f"run.micro_batches_at_once is for CPUs: not used on {device}")
+        elif at_once > 1 and self.ranks.size > 1:
+            ignored.append(f"run.micro_batches_at_once is for one process: not used with {self.ranks.size}")
+        elif at_once > run.batch_size // run.micro_batch_size:
+            ignored.append(
+                f"run.micro_batches_at_once={at_once}: a step of run.batch_size={run.batch_size} has "
+                f"only {run.batch_size // run.micro_batch_size} micro-batches, so that many run side by side"
+            )
+        if run.sharding == "full" and self.ranks.size == 1:
+            ignored.append("run.sharding=full is for several processes: not used with one")
+        if self.config.method("tower") == "freeze" and self.features is None and self.config.data.kept_features_gib:
+            ignored.append("the frozen tower's features are not kept: augmentation changes the pictures in every epoch")
+        return ignored
 
 
 SCHEDULE_TICKS = 10_000
-SMOKE_RECORDS = 2
 
 
-@dataclass(frozen=True)
-class StepStats:
-    """Numbers of one step."""
-
-    loss: float
-    grad_norm: float
-    learning_rate: float
-    num_tokens: int
-    num_pictures: int
-
-
-def prepare_model(config: RunConfig, data: ProductDataset) -> Backbone:
-    """The base model with the data set's crop budget, adapters attached or all used weights trainable.
-
-    Raises:
-        ConfigError: more frozen layers than the tower has.
-    """
-    crops = config.model.num_crops or data.manifest.num_crops
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    backbone = load(
-        config.model.base, dtype=config.model.dtype, num_crops=crops, attention=config.model.attention, device=device
-    )
-    if config.adapter.kind == "lora":
-        backbone = attach_lora(backbone, config.adapter)
-    else:
-        frozen, layers = config.model.frozen_tower_layers, backbone.config.clip_config["num_hidden_layers"]
-        if frozen > layers:
-            raise ConfigError(
-                f"model.frozen_tower_layers is {frozen}, but the tower of {config.model.base} has {layers} layers",
-                fix=f"set it to 0 (none of them) to {layers} (all)",
-            )
-        still = backbone.lower_tower_parameters(frozen) if frozen else []
-        for parameter in (*backbone.unused_parameters(), *still):
-            parameter.requires_grad_(False)
-    if config.model.gradient_checkpointing:
-        backbone.network.gradient_checkpointing_enable()
-        if config.adapter.kind != "none":
-            backbone.network.enable_input_require_grads()
-    return backbone
-
-
-def trained_task(config: RunConfig, data: ProductDataset) -> TrainedTask:
-    """What the run will answer, from its settings and the data set's columns."""
-    fields = config.data.fields or data.manifest.task_fields
-    Task(fields, config.data.language, config.data.question)  # checks the fields
-    return TrainedTask(
-        fields=fields,
-        language=config.data.language,
-        question=config.data.question,
-        currency=data.manifest.currency,
-        choices=_choices(data, fields),
-        base=config.model.base if config.adapter.kind != "none" else None,
+def _optimizer_bytes(optimizers: Sequence[torch.optim.Optimizer]) -> int:
+    """What AdamW (two numbers per weight) and Muon (one) will take once they have state."""
+    return sum(
+        parameter.numel() * parameter.element_size() * (2 if isinstance(optimizer, torch.optim.AdamW) else 1)
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
     )
 
 
-def _choices(data: ProductDataset, fields: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The values of every field with few different ones in training."""
-    train = data.split("train")
-    columns = {name: train.column(name) for name in fields if name != "price" and name in train.column_names}
-    return {name: tuple(sorted(map(str, set(column)))) for name, column in columns.items() if is_closed(column)}
+def _go_on(out: Path) -> str:
+    return f"go on with: appraiser train --resume --out {out}"
 
 
-def mixed_prices(trained: TrainedTask, data: ProductDataset) -> str | None:
-    """A warning where answers would state prices in several currencies without saying which."""
-    if not data.manifest.has_currencies or "price" not in trained.fields or "currency" in trained.fields:
-        return None
-    fields = list(trained.fields)
-    fields.insert(fields.index("price"), "currency")
+def _is_out_of_memory(error: BaseException) -> bool:
+    """torch's CPU allocator raises a plain RuntimeError."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def _summary(window: Sequence[StepStats], seconds: float) -> dict[str, float]:
+    parts = sorted({part for stats in window for part in stats.part_norms})
+    extra = sorted({key for stats in window for key in stats.extra})
     return (
-        "prices are in several currencies, and the answer does not say which: state it with "
-        f"--set data.fields=[{','.join(fields)}], or build one data set per currency"
+        {
+            "train/loss": statistics.fmean(stats.loss for stats in window),
+            "train/last_loss": window[-1].loss,
+            "train/grad_norm": statistics.fmean(stats.grad_norm for stats in window),
+            "train/learning_rate": window[-1].learning_rate,
+            "train/tokens_per_step": statistics.fmean(stats.num_tokens for stats in window),
+            "train/data_wait_share": sum(stats.data_wait_s for stats in window)
+            / max(sum(stats.seconds for stats in window), 1e-9),
+            "train/seconds": seconds,
+        }
+        | {f"train/grad_norm_{part}": statistics.fmean(s.part_norms.get(part, 0.0) for s in window) for part in parts}
+        | {key: statistics.fmean(stats.extra.get(key, 0.0) for stats in window) for key in extra}
     )
-
-
-def record_order(num_records: int, seed: int) -> Iterator[tuple[int, int]]:
-    """(epoch, position) for ever: every epoch a new permutation that depends on (seed, epoch) alone."""
-    for epoch in itertools.count():
-        for position in np.random.default_rng([seed, epoch]).permutation(num_records).tolist():
-            yield epoch, position
-
-
-def category_median_ape(train: Records, validation: Records) -> float | None:
-    """Median APE on validation of the training median of the true category; None without prices or categories."""
-    if not {"price", "category"} <= set(train.column_names):
-        return None
-    by_category: dict[str, list[float]] = {}
-    prices = train.column("price")
-    for category, price in zip(train.column("category"), prices, strict=True):
-        by_category.setdefault(category, []).append(price)
-    overall = statistics.median(prices)
-    errors = [
-        abs(statistics.median(by_category.get(category, [overall])) - price) / price
-        for category, price in zip(validation.column("category"), validation.column("price"), strict=True)
-    ]
-    return statistics.median(errors) or None
-
-
-def _sample(total: int, wanted: int, seed: int) -> list[int]:
-    return sorted(np.random.default_rng(seed).permutation(total)[:wanted].tolist())
-
-
-def _summary(window: Sequence[StepStats], seconds: float, pictures: int) -> dict[str, float]:
-    return {
-        "train/loss": statistics.fmean(stats.loss for stats in window),
-        "train/grad_norm": statistics.fmean(stats.grad_norm for stats in window),
-        "train/learning_rate": window[-1].learning_rate,
-        "train/pictures_per_s": pictures / max(seconds, 1e-9),
-        "train/tokens_per_step": statistics.fmean(stats.num_tokens for stats in window),
-        "train/seconds": seconds,
-    }
-
-
-def _headline(part: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a validation under their tracking keys."""
-    keys = {
-        ("price", "median_ape"): "eval/price_median_ape",
-        ("title", "chrf"): "eval/title_chrf",
-        ("title", "visible_words"): "eval/title_visible_words",
-        ("category", "accuracy"): "eval/category_accuracy",
-    }
-    found = {
-        name: part[field][metric]["value"] for (field, metric), name in keys.items() if metric in part.get(field, {})
-    }
-    return found | {"eval/parse_rate": part["parse_rate"]["value"]}

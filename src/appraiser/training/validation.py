@@ -9,17 +9,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
-from appraiser.backbone import Backbone
+from appraiser.backbone import Backbone, side_by_side
 from appraiser.config import RunConfig
-from appraiser.data.batches import Example
+from appraiser.data.batches import Example, collate
 from appraiser.data.dataset import Records
+from appraiser.data.examples import training_example
 from appraiser.data.pictures import decode
 from appraiser.data.records import ProductRecord
 from appraiser.evaluation.scores import Truth, score_predictions, validation_score
 from appraiser.predict import Prediction, Predictor
 from appraiser.trained_task import TrainedTask
 from appraiser.training.gradients import autocast
+from appraiser.training.objectives import NextToken
+from appraiser.training.order import micro_batches
 from appraiser.training.ranks import Ranks
 
 SMOKE_RECORDS = 2
@@ -34,6 +38,8 @@ class Validated:
     scores: dict[str, Any]
     score: float
     """What chooses the best checkpoint."""
+    loss: float
+    """Mean cross-entropy of the true answers' tokens."""
 
     @property
     def headline(self) -> dict[str, float]:
@@ -51,7 +57,16 @@ class Validated:
             for (field, metric), name in keys.items()
             if metric in scores.get(field, {})
         }
-        return found | {"eval/parse_rate": scores["parse_rate"]["value"], "eval/score": self.score}
+        return found | {
+            "eval/parse_rate": scores["parse_rate"]["value"],
+            "eval/score": self.score,
+            "eval/loss": self.loss,
+        }
+
+    @property
+    def pictures(self) -> list[bytes | None]:
+        """The first picture of every product."""
+        return [record.images[0] if record.images else None for record in self.records]
 
 
 class Validation:
@@ -85,7 +100,8 @@ class Validation:
         records = [self.records[row] for row in rows]
         predictions = self._answer(rows)
         scores = score_predictions(Truth.of(records, self.trained.fields), predictions, self.trained.fields)
-        return Validated(records, predictions, scores, validation_score(scores, self.category_median_ape))
+        score = validation_score(scores, self.category_median_ape)
+        return Validated(records, predictions, scores, score, self._loss(rows))
 
     def _answer(self, rows: Sequence[int]) -> list[Prediction]:
         """Ranks share the rows, unless they also share the weights: then all of them compute every row together."""
@@ -98,6 +114,26 @@ class Validation:
             return answers
         parts = self.ranks.gather(answers)
         return [parts[place % size][place // size] for place in range(len(rows))]
+
+    @torch.no_grad()
+    def _loss(self, rows: Sequence[int]) -> float:
+        """Teacher-forced loss of the same rows, in micro-batches of the run's size."""
+        task, reader, objective = self.trained.task, self.backbone, NextToken()
+        prompts = self._prompts(Predictor(self.backbone, self.trained), rows)
+        examples = [
+            training_example(reader, task, self.records[row], prompt.pictures, self.config.data.max_tokens)
+            for row, prompt in zip(rows, prompts, strict=True)
+        ]
+        size = self.config.run.micro_batch_size
+        groups = micro_batches(examples, lambda example: len(example.input_ids), size)
+        batches = [collate(group, reader) for group in groups]
+        total = sum(batch.num_supervised for batch in batches)
+        with side_by_side(self.backbone) as each, autocast(self.config, self.backbone.device):
+            losses = each(
+                lambda batch: float(objective.loss(self.backbone.model, batch.to(self.backbone.device), total)[0]),
+                batches,
+            )
+            return sum(losses)
 
     def _prompts(self, predictor: Predictor, rows: Sequence[int]) -> list[Example]:
         """Processed once; seen once if the tower does not learn."""

@@ -38,7 +38,7 @@ def gradients_of(folder: Path, at_once: int) -> tuple[float, dict[str, torch.Ten
             examples.append(training_example(backbone, task, record, pictures, 512))
         batches.append(collate(examples, backbone))
     with step_gradients(config(micro_batches_at_once=at_once), backbone) as gradients:
-        loss = gradients(batches)
+        loss = gradients(batches).loss
     named = {name: p.grad for name, p in backbone.model.named_parameters() if p.grad is not None}
     return loss, named
 

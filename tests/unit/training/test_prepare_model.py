@@ -4,7 +4,7 @@ import pytest
 
 from appraiser.config import load_config
 from appraiser.errors import ConfigError
-from appraiser.training.trainer import prepare_model
+from appraiser.training.preparation import prepare_model
 
 TOWER = "model.vision_embed_tokens.img_processor.vision_model."
 
