@@ -13,7 +13,7 @@ from PIL import Image
 
 from appraiser.backbone import IGNORE_INDEX, Backbone, load, model_folder
 from appraiser.data.batches import Batch, Example, collate
-from appraiser.data.samples.catalogue import draw_item, iter_products
+from appraiser.data.samples.items import draw_item, iter_products
 from appraiser.phi3_v import Phi3VConfig, Phi3VForConditionalGeneration, Phi3VImageProcessor
 from appraiser.pretraining.pretrain import tiny_config
 
@@ -60,7 +60,7 @@ def build(config: str, crops: int, *, attention: str, dtype: torch.dtype) -> Bac
         num_crops=crops, num_img_tokens=side * side, crop_size=settings.clip_config["image_size"]
     )
     tokenizer = SimpleNamespace(pad_token_id=settings.pad_token_id)
-    return Backbone(model, SimpleNamespace(image_processor=image_processor, tokenizer=tokenizer), config)
+    return Backbone(SimpleNamespace(image_processor=image_processor, tokenizer=tokenizer), config, model)
 
 
 def examples(backbone: Backbone, images: list[Image.Image], seed: int = 0) -> list[Example]:

@@ -469,8 +469,8 @@ def evaluate(
     from appraiser.evaluation.against import against_sentences, compare
     from appraiser.evaluation.evaluate import evaluate as run_evaluation
     from appraiser.evaluation.evaluate import save_result
-    from appraiser.evaluation.learning_curve import learning_curve
     from appraiser.evaluation.wandb_table import log_result
+    from appraiser.training.learning_curve import learning_curve
 
     with stages() as report:
         result = run_evaluation(
@@ -622,7 +622,7 @@ def export(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Run folder to make.")] = Path("runs/demo"),
-    rows: Annotated[int, typer.Option(min=200, help="Products of the sample catalogue.")] = 3040,
+    rows: Annotated[int, typer.Option(min=200, help="Products of the sample catalogue.")] = 6000,
     minutes: Annotated[float, typer.Option(min=0.05, help="Training time at most.")] = 2.45,
     as_json: Json = False,
 ) -> None:

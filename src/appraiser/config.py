@@ -111,7 +111,8 @@ class DataConfig(Section):
     train_share: PositiveFloat = Field(default=1.0, le=1.0)
     """Train on so much of the training products only, whole product groups: how much do more pictures bring?"""
     cache_mib: NonNegativeInt = 1024
-    """Memory for processed pictures; none are kept while they are augmented."""
+    """Memory for processed training pictures (none are kept while they are augmented), and as much again for validation
+    pictures."""
 
     @field_validator("language", mode="before")
     @classmethod
@@ -163,7 +164,8 @@ class RunSettings(Section):
 
 
 class TrackingConfig(Section):
-    """W&B gets the settings and numbers of the run, never pictures or answers. Only `online` sends anything."""
+    """W&B gets the settings and numbers of a run; pictures and answers are in the table of `appraiser evaluate` alone.
+    wandb adds host name, command line, paths, installed packages and machine load. Only `online` sends anything."""
 
     wandb: Literal["offline", "online", "off"] = "offline"
     project: str = "appraiser"

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from appraiser.answer_grammar import closed_answers
-from appraiser.backbone import Backbone, Reader, load
+from appraiser.backbone import Backbone, Reader, load, side_by_side
 from appraiser.data.batches import Example, collate
 from appraiser.data.examples import prompt_example, views_of
 from appraiser.data.task import MAX_ANSWER_TOKENS, QUESTIONS, FieldValue, Language, ParsedAnswer
@@ -27,7 +27,7 @@ from appraiser.trained_task import PricePoint, TrainedTask, read_task
 
 # Prompt tokens of one batch: bounds memory, and lets short rows go in large batches.
 TOKENS_PER_BATCH = 16_384
-MAX_ROWS_PER_BATCH = 128
+MAX_ROWS_PER_BATCH = 64
 # Processed pictures in memory at a time; rows of like length are looked for among these.
 WINDOW_BYTES = 256 << 20
 MAX_ROWS_PER_WINDOW = 4096
@@ -187,23 +187,46 @@ class Predictor:
         decodes keeps few of them in memory. Rows of like length are answered together.
         """
         answers: list[Prediction] = []
+
+        def report(done: int) -> None:
+            if progress:
+                progress(len(answers) + done)
+
         for window in self._windows(images):
-            found: dict[int, Prediction] = {}
-            for positions in _batches([len(example.input_ids) for example in window]):
-                found |= zip(positions, self._generate([window[position] for position in positions]), strict=True)
-                if progress:
-                    progress(len(answers) + len(found))
-            answers += [found[position] for position in range(len(window))]
+            answers += self.answer(window, report)
         return answers
+
+    def prompts(self, images: Iterable[Pictures], *, see: bool = False) -> Iterator[Example]:
+        """What `answer` takes, one per row of `predict`; for pictures that are asked about more than once.
+
+        Args:
+            see: run the tower now and keep its features instead of the pixels; right as long as it does not learn.
+        """
+        for number, given in enumerate(images):
+            pictures = views_of([given] if isinstance(given, Image.Image) else given, self.backbone)
+            yield prompt_example(
+                self.backbone, self.task, str(number), self.backbone.see(pictures) if see else pictures
+            )
+
+    def answer(self, prompts: Sequence[Example], progress: Callable[[int], None] | None = None) -> list[Prediction]:
+        """Answers to prompts, in the order given."""
+        batches = list(_batches([len(prompt.input_ids) for prompt in prompts]))
+        examples = ([prompts[position] for position in positions] for positions in batches)
+        found: dict[int, Prediction] = {}
+        with side_by_side(self.backbone) as in_turn:
+            for positions, batch in zip(batches, in_turn(self._generate, examples), strict=True):
+                found |= zip(positions, batch, strict=True)
+                if progress:
+                    progress(len(found))
+        return [found[position] for position in range(len(prompts))]
 
     def _windows(self, images: Iterable[Pictures]) -> Iterator[list[Example]]:
         """Prompts with their processed pictures, as many as may be in memory at a time."""
         window: list[Example] = []
         size = 0
-        for number, given in enumerate(images):
-            pictures = views_of([given] if isinstance(given, Image.Image) else given, self.backbone)
-            window.append(prompt_example(self.backbone, self.task, str(number), pictures))
-            size += sum(picture.pixels.nbytes for picture in pictures)
+        for prompt in self.prompts(images):
+            window.append(prompt)
+            size += sum(picture.nbytes for picture in prompt.pictures)
             if size >= WINDOW_BYTES or len(window) >= MAX_ROWS_PER_WINDOW:
                 yield window
                 window, size = [], 0
@@ -218,8 +241,6 @@ class Predictor:
         prompt_length = inputs["input_ids"].shape[1]
         grammar = self._answers
         allowed = None if grammar is None else lambda _, ids: grammar.allowed(ids[prompt_length:].tolist())
-        was_training = self.backbone.model.training
-        self.backbone.model.eval()
         output = self.backbone.model.generate(
             **inputs,
             max_new_tokens=self.max_new_tokens,
@@ -229,7 +250,6 @@ class Predictor:
             output_logits=True,
             prefix_allowed_tokens_fn=allowed,
         )
-        self.backbone.model.train(was_training)
         ids = output.sequences[:, prompt_length:]
         chosen = [
             step.float().log_softmax(-1).gather(1, ids[:, position : position + 1]).squeeze(1)

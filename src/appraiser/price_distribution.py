@@ -2,7 +2,7 @@
 
 A greedy answer is the likeliest text, digit after digit. That is no good price: between 1,190 and 1,210 the first
 digits decide, and the likeliest of a hundred texts may hold a twentieth of the probability. So all digits that have
-more than one chance in 1,000 are followed as a tree, level by level. The nodes of a level are fed at once behind the
+more than one chance in 500 are followed as a tree, level by level. The nodes of a level are fed at once behind the
 answer's own keys and values, each seeing the answer up to its price and its own ancestors:
 
     … Full Price:  1 ─ 2 ─ 9 ─ 0 ─ end     0.08
@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from appraiser.backbone import Backbone, Reader
 from appraiser.data.task import Task
 
-MIN_PROBABILITY = 0.001
+MIN_PROBABILITY = 0.002
 """Of a node: together, what is not followed holds some percent."""
 MIN_ENDING = 0.0003
 """Of a whole price: below, it is noise of the model, and a price a hundred times too small would weigh too much."""
@@ -34,6 +35,9 @@ MAX_NODES = 192
 MAX_NODES_IN_ALL = 600
 """Of a product; a model that holds more prices possible knows none, and gets no distribution."""
 MAX_LENGTH = 13
+MIN_FILLED = 0.75
+"""Of a level's places; with fewer, wide and narrow rows are fed apart."""
+MIN_ROWS_TO_PART = 8
 MIN_MASS = 0.5
 """With less of the probability found, the model was about to write something that is no price."""
 COMPLETE = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]{2})?")
@@ -184,38 +188,76 @@ def search_prices(
     Returns:
         Per row the distribution; None where there is no price, or less than half of the probability is one.
     """
-    wanted = (positions >= 0).tolist()
-    rows = [_Row() for _ in wanted]
+    rows = [_Row() for _ in positions]
     tokens = list(grammar.symbols)
     first = _log_probabilities(first_logits[:, None], [*tokens, *grammar.ends])
-    for row, logs, is_wanted in zip(rows, first, wanted, strict=True):
-        if is_wanted:
+    for row, logs, position in zip(rows, first, positions.tolist(), strict=True):
+        if position >= 0:
             row.follow(_children(_Node("", -1, 0.0, []), logs[0], tokens, grammar, None))
-    depth = fed = 0
-    while any(row.frontier for row in rows) and depth < MAX_LENGTH + 3:
-        width = max(len(row.frontier) for row in rows)
-        inputs, visible = _level(rows, width, fed, context)
-        mask = torch.cat([context[:, None].expand(-1, width, -1), visible], dim=-1)
+    _search(backbone, grammar, rows, _Fed(cache, context, positions.clamp(min=0), 0, 0))
+    return [row.result() for row in rows]
+
+
+@dataclass
+class _Fed:
+    """What the network has seen of some rows.
+
+    Args:
+        num_nodes: tree nodes behind the context in the cache, per row.
+        depth: levels of the tree that these are.
+    """
+
+    cache: Any
+    context: Tensor
+    positions: Tensor
+    num_nodes: int
+    depth: int
+
+    def of(self, rows: Sequence[int]) -> _Fed:
+        """A copy for some of the rows."""
+        chosen = torch.tensor(rows, device=self.context.device)
+        cache = DynamicCache()
+        for number, layer in enumerate(self.cache.layers):
+            cache.update(layer.keys[chosen], layer.values[chosen], number)
+        return _Fed(cache, self.context[chosen], self.positions[chosen], self.num_nodes, self.depth)
+
+
+def _search(backbone: Backbone, grammar: PriceGrammar, rows: Sequence[_Row], fed: _Fed) -> None:
+    """Feed level after level; what is found goes into the rows.
+
+    Rows of a batch are as wide as their widest. Where filling would be most of the work, narrow and wide rows go on
+    apart, each half with its own part of the cache.
+    """
+    tokens = list(grammar.symbols)
+    while any(row.frontier for row in rows) and fed.depth < MAX_LENGTH + 3:
+        widths = [len(row.frontier) for row in rows]
+        if len(rows) >= MIN_ROWS_TO_PART and sum(widths) < max(widths) * len(rows) * MIN_FILLED:
+            order = sorted(range(len(rows)), key=lambda place: widths[place])
+            for half in (order[: len(order) // 2], order[len(order) // 2 :]):
+                _search(backbone, grammar, [rows[place] for place in half], fed.of(half))
+            return
+        inputs, visible = _level(rows, max(widths), fed.num_nodes, fed.context)
+        mask = torch.cat([fed.context[:, None].expand(-1, max(widths), -1), visible], dim=-1)
         output = backbone.model(
             input_ids=inputs,
             attention_mask=_additive(mask, backbone.network.dtype),
-            position_ids=(positions.clamp(min=0) + depth)[:, None].expand(-1, width),
-            past_key_values=cache,
+            position_ids=(fed.positions + fed.depth)[:, None].expand(-1, max(widths)),
+            past_key_values=fed.cache,
             use_cache=True,
         )
         logs = _log_probabilities(output.logits, [*tokens, *grammar.ends])
         for place, row in enumerate(rows):
             children: list[_Node] = []
             for number, node in enumerate(row.frontier):
-                own = [*node.ancestors, fed + number]
+                own = [*node.ancestors, fed.num_nodes + number]
                 if COMPLETE.fullmatch(node.text):
                     ending = float(np.logaddexp.reduce(logs[place, number, len(tokens) :]))
                     if node.log_probability + ending >= math.log(MIN_ENDING):
                         row.found(node.text, node.log_probability + ending)
                 children += _children(node, logs[place, number], tokens, grammar, own)
             row.follow(children)
-        depth, fed = depth + 1, fed + width
-    return [row.result() for row in rows]
+        fed.depth += 1
+        fed.num_nodes += max(widths)
 
 
 def _children(

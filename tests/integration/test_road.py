@@ -21,10 +21,10 @@ from appraiser.data.pictures import decode
 from appraiser.errors import CheckpointError, ConfigError, DataError
 from appraiser.evaluation.against import against_sentences, compare
 from appraiser.evaluation.evaluate import save_result
-from appraiser.evaluation.learning_curve import learning_curve
 from appraiser.evaluation.wandb_table import log_evaluation, numbers
 from appraiser.price_intervals import PriceIntervals
 from appraiser.trained_task import TrainedTask, read_task
+from appraiser.training.learning_curve import learning_curve
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from appraiser.backbone import IGNORE_INDEX, Backbone, Views
+from appraiser.backbone import IGNORE_INDEX, Backbone, Features, Views
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Example:
     record_id: str
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
-    pictures: tuple[Views, ...]
+    pictures: tuple[Views | Features, ...]
 
 
 @dataclass(frozen=True)
@@ -71,5 +71,5 @@ def collate(examples: Sequence[Example], backbone: Backbone, *, padding_side: st
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
     pictures = [picture for example in examples for picture in example.pictures]
     if pictures:
-        inputs |= backbone.collate_views(pictures)
+        inputs |= backbone.collate_pictures(pictures)
     return Batch(tuple(example.record_id for example in examples), inputs, labels)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from appraiser.backbone import IGNORE_INDEX, Backbone, Views
+from appraiser.backbone import IGNORE_INDEX, Backbone, Features, Views
 from appraiser.data.augmentation import Augmentation
 from appraiser.data.batches import Example
 from appraiser.data.pictures import decode
@@ -24,7 +24,7 @@ class RecordSequence(Protocol):
     def __getitem__(self, position: int, /) -> ProductRecord: ...
 
 
-def prompt_example(backbone: Backbone, task: Task, record_id: str, pictures: Sequence[Views]) -> Example:
+def prompt_example(backbone: Backbone, task: Task, record_id: str, pictures: Sequence[Views | Features]) -> Example:
     """What generation starts from: the prompt alone."""
     ids = backbone.prompt_ids(task.prompt(len(pictures)), [picture.size for picture in pictures])
     return Example(record_id, tuple(ids), (IGNORE_INDEX,) * len(ids), tuple(pictures))
@@ -89,7 +89,7 @@ class ExampleSource:
             images = self.augmentation(images, epoch, position)
         pictures = views_of(images, self.backbone)
         example = training_example(self.backbone, self.task, record, pictures, self.max_tokens)
-        size = sum(picture.pixels.nbytes for picture in pictures)
+        size = sum(picture.nbytes for picture in pictures)
         if size <= self._free_bytes and not self.augmentation.changes_anything:
             self._free_bytes -= size
             self._cache[position] = example

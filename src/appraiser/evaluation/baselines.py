@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from appraiser.backbone import Backbone
+from appraiser.backbone import Backbone, side_by_side
 from appraiser.data.examples import RecordSequence, views_of
 from appraiser.data.pictures import decode
 from appraiser.data.records import ProductRecord
@@ -44,20 +44,23 @@ class CheapAnswers:
     neighbours: list[list[ProductRecord]]
 
 
-@torch.inference_mode()
 def tower_features(records: RecordSequence, backbone: Backbone) -> Features:
     """[n, 2 C] mean and spread of the tower's patch features over each record's first picture's global view."""
-    rows = []
-    for start in range(0, len(records), PICTURES_PER_BATCH):
+    starts = range(0, len(records), PICTURES_PER_BATCH)
+
+    @torch.inference_mode()
+    def features(start: int) -> Features:
         chunk = [records[position] for position in range(start, min(start + PICTURES_PER_BATCH, len(records)))]
         views = [views_of([decode(record.images[0])], backbone)[0].pixels[0] for record in chunk]
         patches = backbone.patch_features(torch.stack(views)).float()
-        rows.append(torch.cat([patches.mean(1), patches.std(1)], dim=-1).cpu().numpy())
-    return np.concatenate(rows)
+        return torch.cat([patches.mean(1), patches.std(1)], dim=-1).cpu().numpy()
+
+    with side_by_side(backbone) as in_turn:
+        return np.concatenate(list(in_turn(features, starts)))
 
 
 def baseline_answers(
-    train: RecordSequence, targets: Sequence[ProductRecord], fields: Sequence[str], backbone: Backbone
+    train: Iterable[ProductRecord], targets: Sequence[ProductRecord], fields: Sequence[str], backbone: Backbone
 ) -> CheapAnswers:
     """Answers of all baselines to the fields that every training record has.
 
@@ -69,7 +72,7 @@ def baseline_answers(
     Args:
         backbone: the model before fine-tuning; its tower gives the features.
     """
-    known = [train[position] for position in range(min(len(train), MAX_TRAIN_RECORDS))]
+    known = list(train)
     values: Values = {}
     for field in fields:
         column = [value_of(record, field) for record in known]

@@ -23,7 +23,7 @@ from appraiser.data.dataset import ProductDataset, open_dataset
 from appraiser.data.pictures import decode
 from appraiser.data.records import ProductRecord
 from appraiser.data.twins import read_twins
-from appraiser.errors import DataError
+from appraiser.errors import ConfigError, DataError
 from appraiser.evaluation.baselines import MAX_TRAIN_RECORDS, baseline_answers
 from appraiser.evaluation.controls import CONTROLS, control_predictions
 from appraiser.evaluation.intervals import risk_coverage
@@ -69,6 +69,7 @@ def evaluate(
     before: bool = True,
     limit: int | None = None,
     closed: Sequence[str] = (),
+    max_baseline_records: int = MAX_TRAIN_RECORDS,
     progress: Progress | None = None,
 ) -> EvalResult:
     """Evaluate a run, a model folder or a loaded predictor on one split.
@@ -77,7 +78,8 @@ def evaluate(
         controls: wrong-picture controls to run, of shuffled, same_category, blank and surroundings.
         before: also score the model that fine-tuning started from.
         limit: only the first so many records, and pairs of twins.
-        closed: fields whose answers have to be among the values of training (for models that are loaded here).
+        max_baseline_records: training records that the baselines know, the first ones.
+        closed: fields whose answers have to be among the values of training; only for models that are loaded here.
         progress: called with (what, done, total).
 
     Raises:
@@ -85,6 +87,8 @@ def evaluate(
         CheckpointError: no model there.
     """
     data = dataset if isinstance(dataset, ProductDataset) else open_dataset(dataset)
+    if isinstance(model, Predictor) and closed:
+        raise ConfigError("a loaded predictor keeps its own `closed`", fix="load it with closed=[...], or pass the run")
     predictor = model if isinstance(model, Predictor) else Predictor.load(model, closed=closed)
     all_records = data.split(split)
     records = [all_records[position] for position in range(min(limit or len(all_records), len(all_records)))]
@@ -129,7 +133,8 @@ def evaluate(
         first = _untrained(base, predictor)
         if with_baselines:
             known = _reference(model, data).split("train")
-            scores["baseline_records"] = min(len(known), MAX_TRAIN_RECORDS)
+            known = known.take(range(min(len(known), max_baseline_records)))
+            scores["baseline_records"] = len(known)
             cheap = baseline_answers(known, records, fields, first)
             scores["baselines"] = {name: score_columns(truth, columns) for name, columns in cheap.methods.items()}
             rivals |= cheap.methods
@@ -301,12 +306,14 @@ def config_of(model: str | Path | Predictor) -> RunConfig | None:
 
 
 def save_result(result: EvalResult, folder: Path) -> Path:
-    """Write report.json and report.html; returns the path of the page."""
-    from appraiser.evaluation.report import render_report
+    """Write report.json, report.html, and gallery.html with all products; returns the path of the report."""
+    from appraiser.evaluation.report.gallery import render_gallery
+    from appraiser.evaluation.report.page import render_report
 
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result.scores, indent=2, ensure_ascii=False)
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
-    page = folder / "report.html"
-    page.write_text(render_report(result), encoding="utf-8")
+    page, gallery = folder / "report.html", folder / "gallery.html"
+    gallery.write_text(render_gallery(result, page.name), encoding="utf-8")
+    page.write_text(render_report(result, gallery.name), encoding="utf-8")
     return page

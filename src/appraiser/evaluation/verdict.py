@@ -17,6 +17,8 @@ METHOD_NAMES = {
     "knn": "nearest neighbours",
     "ridge": "linear models on the features of the tower before fine-tuning",
 }
+FEW_PRODUCTS = 50
+"""To tell anything: a lead that may be chance is then no warning."""
 MAX_P_VALUE = 0.01
 """Above it, the model may not need the picture."""
 LEAK_SHARE = 0.5
@@ -55,7 +57,7 @@ def _field_sentences(scores: Part, field: str, metrics: Part) -> list[str]:
     first = (
         f"{field.capitalize()}: chrF {likeness['value']:.1f} of 100 ({likeness['low']:.1f} to {likeness['high']:.1f})."
     )
-    return [first, *_against_baselines(scores, field, field.capitalize(), "chrf")]
+    return [first, *_against_baselines(scores, field, f"Answers of {field}", "chrf")]
 
 
 def _against_baselines(scores: Part, field: str, what: str, metric: str) -> list[str]:
@@ -95,6 +97,8 @@ def _looks(scores: Part) -> list[str]:
         theirs = _in_words(found["metric"], part_fields(control)[field][found["metric"]], field)
         needs = found["gain"]["low"] > 0 and found["p_value"] <= MAX_P_VALUE
         start = "The model looks" if needs else "WARNING: the model may not need the picture"
+        if not needs and found["gain"]["value"] > 0 and scores["n"] < FEW_PRODUCTS:
+            start = f"Whether the model needs the picture cannot be told from {scores['n']} products"
         chance = f"p = {found['p_value']:.3f}" if found["p_value"] > 0.001 else "p about 0.001"
         return [f"{start}: {mine} with the right picture, {theirs} with another product's ({chance})."]
     return []

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from appraiser.data.pictures import decode
 from appraiser.errors import MissingDependencyError
 from appraiser.evaluation.evaluate import EvalResult, config_of
-from appraiser.evaluation.report_cards import judge
+from appraiser.evaluation.report.judged import judge
 from appraiser.evaluation.scores import part_fields, value_of
 
 MAX_ROWS = 300

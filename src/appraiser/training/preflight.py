@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
-from appraiser.backbone import Backbone
+from appraiser.backbone import Backbone, Features, Views
 from appraiser.data.batches import Batch, Example, collate
 from appraiser.errors import ConfigError
 
@@ -53,7 +54,7 @@ def preflight(backbone: Backbone, example: Example, other: Example) -> Preflight
     network.eval()
     with torch.no_grad():
         right = network(**batch.inputs, labels=batch.labels, answer_only=True, use_cache=False).logits
-        inverted = tuple(replace(picture, pixels=-picture.pixels) for picture in example.pictures)
+        inverted = tuple(_inverted(picture) for picture in example.pictures)
         pictures = other.pictures if _same_shape(example, other) else inverted
         wrong_batch = collate([replace(example, pictures=pictures)], backbone).to(backbone.device)
         wrong = network(**wrong_batch.inputs, labels=batch.labels, answer_only=True, use_cache=False).logits
@@ -84,9 +85,19 @@ def preflight(backbone: Backbone, example: Example, other: Example) -> Preflight
 
 def _same_shape(example: Example, other: Example) -> bool:
     return [picture.size for picture in example.pictures] == [picture.size for picture in other.pictures] and any(
-        not torch.equal(mine.pixels, theirs.pixels)
+        not torch.equal(_content(mine), _content(theirs))
         for mine, theirs in zip(example.pictures, other.pictures, strict=True)
     )
+
+
+def _content(picture: Views | Features) -> Tensor:
+    return picture.pixels if isinstance(picture, Views) else picture.patches
+
+
+def _inverted(picture: Views | Features) -> Views | Features:
+    if isinstance(picture, Views):
+        return replace(picture, pixels=-picture.pixels)
+    return replace(picture, patches=-picture.patches)
 
 
 def _gradient_norms(backbone: Backbone, batch: Batch) -> dict[str, float]:

@@ -24,7 +24,7 @@ from appraiser.adapters import attach_lora
 from appraiser.backbone import Backbone, load
 from appraiser.config import RunConfig, save_config
 from appraiser.data.augmentation import Augmentation
-from appraiser.data.batches import Batch, collate
+from appraiser.data.batches import Batch, Example, collate
 from appraiser.data.dataset import ProductDataset, Records, open_dataset, share_of
 from appraiser.data.examples import ExampleSource
 from appraiser.data.pictures import decode
@@ -132,6 +132,8 @@ class Session:
         self.validation = data.split("val")
         self.validation_rows = _sample(len(self.validation), config.run.eval_records, config.run.seed)
         self.category_median_ape = category_median_ape(data.split("train"), self.validation)
+        self._kept_prompts: dict[int, Example] = {}
+        self._free_prompt_bytes = config.data.cache_mib << 20
         self.optimizers = build_optimizers(
             self.backbone.model,
             learning_rate=config.optim.learning_rate,
@@ -287,9 +289,22 @@ class Session:
         records = [self.validation[row] for row in rows]
         predictor = Predictor(self.backbone, self.trained)
         with autocast(self.config, self.backbone.device):
-            predictions = predictor.predict([decode(data) for data in record.images] for record in records)
+            predictions = predictor.answer(self._validation_prompts(predictor, rows))
         part = score_predictions(Truth.of(records, self.trained.fields), predictions, self.trained.fields)
         return records, predictions, part, validation_score(part, self.category_median_ape)
+
+    def _validation_prompts(self, predictor: Predictor, rows: Sequence[int]) -> list[Example]:
+        """The same rows are asked about at every validation: processed once, seen once if the tower does not learn."""
+        missing = [row for row in rows if row not in self._kept_prompts]
+        images = ([decode(data) for data in self.validation[row].images] for row in missing)
+        prompts = dict(zip(missing, predictor.prompts(images, see=self.backbone.tower_is_frozen), strict=True))
+        found = [self._kept_prompts[row] if row in self._kept_prompts else prompts[row] for row in rows]
+        for row, prompt in prompts.items():
+            size = sum(picture.nbytes for picture in prompt.pictures)
+            if size <= self._free_prompt_bytes:
+                self._free_prompt_bytes -= size
+                self._kept_prompts[row] = prompt
+        return found
 
     def _validate(self, step: int, tracker: Tracker) -> tuple[dict[str, Any], float]:
         """Scores of the fixed validation sample."""
@@ -342,10 +357,9 @@ def prepare_model(config: RunConfig, data: ProductDataset) -> Backbone:
     """
     crops = config.model.num_crops or data.manifest.num_crops
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    attention = config.model.attention
-    if attention == "auto":
-        attention = "blocks" if device == "cpu" else "sdpa"
-    backbone = load(config.model.base, dtype=config.model.dtype, num_crops=crops, attention=attention, device=device)
+    backbone = load(
+        config.model.base, dtype=config.model.dtype, num_crops=crops, attention=config.model.attention, device=device
+    )
     if config.adapter.kind == "lora":
         backbone = attach_lora(backbone, config.adapter)
     else:

@@ -6,122 +6,29 @@ import base64
 import hashlib
 import io
 import re
-from html.parser import HTMLParser
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
+from evaluations import FIELDS, HOSTILE, Balance, answer, picture, record, result_of, whole_result
 from PIL import Image
 
 from appraiser.data.records import ProductRecord
 from appraiser.evaluation.evaluate import EvalResult
-from appraiser.evaluation.report import CARDS_PER_END, MAX_CARDS, choose_cards, display_name, evenly, render_report
-from appraiser.evaluation.report_cards import judge
-from appraiser.evaluation.report_plots import PricePoint, price_scatter, scale_of
-from appraiser.evaluation.report_words import METRICS, lookup, methods, number, span
-from appraiser.evaluation.scores import Truth, score_columns, score_predictions
-from appraiser.evaluation.verdict import verdict
+from appraiser.evaluation.report.judged import judge
+from appraiser.evaluation.report.page import display_name, render_report
+from appraiser.evaluation.report.plots import PricePoint, price_scatter, scale_of
+from appraiser.evaluation.report.products import CARDS_PER_END, choose_cards, evenly
+from appraiser.evaluation.report.words import METRICS, MORE_METRICS, lookup, methods, number, span
+from appraiser.evaluation.scores import Truth, score_columns
 from appraiser.pages.thumbnails import MAX_THUMBNAIL_BYTES, picture_uri
 from appraiser.pages.words import amount, shorten
 from appraiser.predict import Prediction
 
-VOID = {"meta", "img", "br", "link", "input", "hr"}
-FIELDS = ("title", "category", "price")
-HOSTILE = """<script>alert("1")</script> 'quoted' "double" & </title><img src=x onerror=y>"""
-
-
-def picture(seed: int = 0, size: tuple[int, int] = (40, 30), *, noise: bool = False) -> bytes:
-    rng = np.random.default_rng(seed)
-    shape = (size[1], size[0], 3)
-    pixels = rng.integers(0, 256, shape) if noise else np.broadcast_to(rng.integers(0, 256, 3), shape)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def record(row: int, **values: Any) -> ProductRecord:
-    known: dict[str, Any] = {
-        "title": f"Red Coat {row}", "category": ("COATS", "HATS")[row % 2], "price": 100.0 + row, "currency": "USD",
-    }  # fmt: skip
-    return ProductRecord(str(row), (picture(row),), str(row), **(known | values))
-
-
-def answer(of: ProductRecord, *, parsed: bool = True, **values: Any) -> Prediction:
-    true = {name: getattr(of, name) for name in FIELDS}
-    fields = {name: value for name, value in (true | values).items() if value is not None}
-    price = fields.get("price")
-    interval = (price * 0.8, price * 1.25) if price else None
-    return Prediction(fields, "USD", interval, 0.9, f"Product: {fields.get('title')}", parsed, True)
-
-
-def result_of(
-    records: list[ProductRecord], predictions: list[Prediction], fields: tuple[str, ...] = FIELDS, **more: Any
-) -> EvalResult:
-    scores: dict[str, Any] = {
-        "format": 1, "appraiser": "0.1.0", "model": "runs/demo", "dataset": "/data/shop", "dataset_sha256": "ab" * 32,
-        "split": "test", "seconds": 2.5, "products_per_s": 4.0,
-    }  # fmt: skip
-    scores |= score_predictions(Truth.of(records, fields), predictions, fields) | more
-    return EvalResult(scores, records, predictions, verdict(scores))
-
 
 @pytest.fixture(scope="module")
 def full() -> EvalResult:
-    """Twelve products with every part of a report; one answer wrong in everything, one that cannot be read."""
-    records = [record(row, extra={"truth_visible_words": "red coat"}) for row in range(12)]
-    predictions = [answer(r, price=r.price and round(r.price * 1.05)) for r in records]
-    predictions[3] = answer(records[3], title="Blue Shoe", category="SHOES", price=900.0)
-    predictions[4] = Prediction({}, "USD", None, 0.1, "no idea", False, False)
-    wrong = [answer(records[-1 - row]) for row in range(12)]
-    truth = Truth.of(records, FIELDS)
-    part = score_predictions(truth, wrong, FIELDS)
-    prices = [150.0] * 12
-    more = {
-        "before": score_predictions(truth, [predictions[4]] * 12, FIELDS),
-        "baselines": {
-            "global_median": score_columns(truth, {"price": prices, "category": ["COATS"] * 12}),
-            "category_median": score_columns(truth, {"price": prices}),
-            "knn": score_columns(truth, {"price": prices, "title": ["Red Coat"] * 12, "category": ["HATS"] * 12}),
-            "ridge": score_columns(truth, {"price": prices, "category": ["HATS"] * 12}),
-        },
-        "controls": {"shuffled": part, "same_category": part, "blank": part},
-        "oracle": score_columns(truth, {"price": [r.price for r in records]}),
-    }
-    return result_of(records, predictions, **more)
-
-
-class Balance(HTMLParser):
-    """Fails on tags that are not closed in order; collects attributes, ids, headings and text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.attributes: list[tuple[str, str, str]] = []
-        self.headings: list[int] = []
-        self.text = ""
-        self.feed(page)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if re.fullmatch("h[1-6]", tag):
-            self.headings.append(int(tag[1]))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.text += data
-
-    def values(self, name: str) -> list[str]:
-        return [value for _, attribute, value in self.attributes if attribute == name]
+    return whole_result()
 
 
 def test_page_is_well_formed_and_accessible(full: EvalResult) -> None:
@@ -134,8 +41,38 @@ def test_page_is_well_formed_and_accessible(full: EvalResult) -> None:
     assert all(after <= before + 1 for before, after in zip(seen.headings, seen.headings[1:], strict=False))
     assert len([tag for tag, name, value in seen.attributes if (tag, name) == ("img", "alt") and value]) == 12
     assert page.count("<table") == page.count("<caption")
+    assert len(re.findall(r"<svg [^>]*(?:role=\"img\" aria-label=\"[^\"]|aria-hidden=\"true\")", page)) == page.count(
+        "<svg"
+    )
     assert {target for target in seen.values("href")} <= {f"#{name}" for name in seen.values("id")}
     assert {name for name in seen.values("aria-labelledby")} <= set(seen.values("id"))
+
+
+def test_sections_come_in_order_and_all_are_linked(full: EvalResult) -> None:
+    page = render_report(full)
+    keys = re.findall(r'<section id="([\w-]+)" aria-labelledby', page)
+    assert keys == [
+        "numbers", "lead", "against", "picture", "reasoning", "training", "more-data", "prices", "trust", "slices",
+        "confusion", "products-0", "figures", "facts", "units",
+    ]  # fmt: skip
+    assert page.index('class="verdict"') < page.index('class="tiles"') < page.index('id="numbers"')
+    assert re.findall(r'<li><a href="#([\w-]+)">', page) == keys
+
+
+def test_gallery_is_linked_only_where_there_is_one(full: EvalResult) -> None:
+    assert "gallery" not in render_report(full)
+    page = render_report(full, "gallery.html")
+    links = {target for target in Balance(page).values("href") if not target.startswith("#")}
+    assert links == {"gallery.html", "gallery.html#category=COATS", "gallery.html#category=HATS"}
+
+
+def test_products_without_a_card_lead_to_the_gallery() -> None:
+    records = [record(row) for row in range(60)]
+    result = result_of(records, [answer(r, price=100.0 + 3 * row) for row, r in enumerate(records)])
+    page = render_report(result, "gallery.html")
+    assert '<a href="gallery.html#product=31" tabindex="-1">' in page
+    assert '<a href="#product-60" tabindex="-1">' in page
+    assert "gallery.html#product=60" not in page
 
 
 def test_page_fetches_nothing_and_runs_nothing(full: EvalResult) -> None:
@@ -160,6 +97,19 @@ def test_policy_allows_the_pages_own_style_and_nothing_else(full: EvalResult) ->
     )
 
 
+def hostile(value: Any, key: str = "") -> Any:
+    """The value with every name and text of data made hostile; names that the report relies on stay."""
+    match value:
+        case dict():
+            is_data = key in ("curves", "by_attribute", "data", "settings", "versions", "splits", "fields")
+            return {f"{HOSTILE}{name}" if is_data else name: hostile(item, name) for name, item in value.items()}
+        case list():
+            return [hostile(item, key) for item in value]
+        case str() if key != "metric":
+            return HOSTILE
+    return value
+
+
 def test_texts_from_data_are_escaped_everywhere() -> None:
     records = [record(row, title=HOSTILE, category=HOSTILE, currency=HOSTILE) for row in range(3)]
     fields: dict[str, str | float] = {"title": HOSTILE + " x", "category": HOSTILE, "price": 90.0, "brand<b>": HOSTILE}
@@ -167,8 +117,11 @@ def test_texts_from_data_are_escaped_everywhere() -> None:
     base = result_of(
         records, predictions, baselines={'<i a="b">': score_columns(Truth.of(records, FIELDS), {"price": [1.0] * 3})}
     )
-    hostile = base.scores | dict.fromkeys(("model", "dataset", "split", "dataset_sha256", "x<u>"), HOSTILE)
-    page = render_report(EvalResult(hostile, records, predictions, [HOSTILE, "WARNING " + HOSTILE]))
+    rest = {key: value for key, value in hostile(whole_result().scores).items() if key not in base.scores}
+    assert {"slices", "curves", "against", "learning_curve", "reasoning", "data", "settings"} <= set(rest)
+    scores = base.scores | rest | dict.fromkeys(("model", "dataset", "split", "dataset_sha256", "x<u>"), HOSTILE)
+    said = [HOSTILE, "WARNING " + HOSTILE]
+    page = render_report(EvalResult(scores, records, predictions, said, [records] * 3), f"{HOSTILE}.html")
     seen = Balance(page)
     assert "<script" not in page
     assert "<img src=x" not in page
@@ -192,12 +145,16 @@ def test_numbers_shown_are_those_of_the_scores(full: EvalResult) -> None:
     assert span(full.scores["price"]["interval_80_coverage"], "share") in page
     assert '<th scope="row">Products scored</th><td>12</td>' in page
     assert full.scores["dataset_sha256"] in page
+    for metric in MORE_METRICS:
+        score = lookup(full.scores, metric)
+        assert score is not None
+        assert f"<td>{number(score['value'], metric.unit)}</td><td>{span(score, metric.unit)}</td>" in page
 
 
 def test_every_row_of_the_table_is_named_and_explained(full: EvalResult) -> None:
     text = Balance(render_report(full)).text
     names = [method.name for method in methods(full.scores)]
-    assert len(names) == 1 + 1 + 4 + 3 + 1
+    assert len(names) == 1 + 2 + 5 + 4 + 1
     for method in methods(full.scores):
         assert method.name in text
         assert method.explanation in text
@@ -207,7 +164,7 @@ def test_every_row_of_the_table_is_named_and_explained(full: EvalResult) -> None
 def test_all_sentences_of_the_verdict_are_shown_and_bad_ones_are_loud(full: EvalResult) -> None:
     sentences = ["Half of the prices are fine.", "Prices do NOT beat the baseline x.", "WARNING: may not look."]
     page = render_report(EvalResult(full.scores, full.records, full.predictions, sentences))
-    box = page[page.index('<div class="warning"') : page.index('<div class="tiles">')]
+    box = page[page.index('<div class="warning"') : page.index('<ul class="verdict">')]
     assert sentences[1] in box
     assert sentences[2] in box
     assert sentences[0] not in box
@@ -245,11 +202,24 @@ def test_other_fields_of_a_task_are_compared_with_the_sources_columns() -> None:
     assert page.count('<th scope="row">brand</th>') == 2
 
 
+def test_other_fields_have_tiles_and_a_table_of_their_own(full: EvalResult) -> None:
+    page = render_report(full)
+    brand = full.scores["fields"]["brand"]["accuracy"]
+    assert f'<h2>Brand: right</h2><p class="big">{brand["value"]:.1%}</p>' in page
+    table = page[page.index("All methods on the same 12 products: other fields</span>") :]
+    table = table[: table.index("</table>")]
+    assert f"{brand['value']:.1%}<small>" in table
+    assert "Another product&#x27;s picture" in table
+    assert "Nearest neighbours" not in table  # these did not answer it
+    assert "chrF" in table
+
+
 def test_metrics_without_words_are_shown_under_their_own_path(full: EvalResult) -> None:
-    more = {"reasoning": {"slope": {"value": 0.5, "low": 0.4, "high": 0.6}}}
-    page = render_report(EvalResult(full.scores | more, full.records, full.predictions, []))
-    assert '<th scope="row">reasoning.slope</th><td>0.500 (0.400 to 0.600)</td>' in page
-    assert "reasoning" not in render_report(full)
+    score = {"value": 0.5, "low": 0.4, "high": 0.6}
+    page = render_report(replace(full, scores=full.scores | {"luck": {"share": score}, "speed": score}))
+    for name in ("luck.share", "speed"):
+        assert f'<th scope="row">{name}</th><td>0.500</td><td>0.400 to 0.600</td>' in page
+    assert not re.search(r'<th scope="row">\w+\.(parse_rate|slope|median_ape)</th>', render_report(full))
 
 
 def test_wrong_parts_are_marked_by_signs_and_words(full: EvalResult) -> None:
@@ -266,6 +236,30 @@ def test_wrong_parts_are_marked_by_signs_and_words(full: EvalResult) -> None:
     assert "cut off at the length limit" in unread
 
 
+def test_cards_tell_how_sure_the_answer_is_and_what_looks_like_the_product(full: EvalResult) -> None:
+    page = render_report(full)
+    first = page[page.index('id="product-1"') :]
+    first = first[: first.index("</article>")]
+    assert "confidence 90%, 21 tokens" in first
+    assert "price unsure by about 5%; 90 % interval 74 to 147" in first
+    assert "most alike in training: Red Jacket 1,290 USD · Red Coat 51 151 USD · Red Coat 52 152 USD</p>" in first
+
+
+def test_prices_that_were_left_out_or_are_in_another_currency_are_wrong() -> None:
+    records = [record(0), record(1)]
+    silent = Prediction(
+        {"title": "Red Coat 0"}, "USD", None, 0.9, "x", True, True, abstained="100 to 900 seem possible"
+    )
+    fields: dict[str, str | float] = {"title": "Red Coat 1", "price": 101.0, "currency": "EUR"}
+    foreign = Prediction(fields, "EUR", None, 0.9, "y", True, True)
+    page = render_report(result_of(records, [silent, foreign], ("title", "price", "currency")))
+    assert "✗ price left out" in page
+    assert "price left out: 100 to 900 seem possible" in page
+    assert "answer incomplete" not in page
+    assert "✗ other currency" in page
+    assert "✗ wrong currency" in page
+
+
 def test_worst_products_come_first_and_unreadable_answers_count_as_wrong(full: EvalResult) -> None:
     judged = judge(full.records, full.predictions, full.scores)
     assert {product.row for product in judged[:2]} == {3, 4}
@@ -277,11 +271,10 @@ def test_many_products_are_bounded_in_cards_and_bytes() -> None:
     busy = picture(1, (400, 300), noise=True)
     records = [ProductRecord(str(row), (busy,), str(row), f"Coat {row}", "COATS", 100.0, "USD") for row in range(310)]
     predictions = [answer(r, price=80.0 + row) for row, r in enumerate(records)]
-    page = render_report(result_of(records, predictions))
-    assert page.count("<article") == MAX_CARDS
-    assert len(page.encode()) < 5_000_000
-    assert "252 of the other 262 products, evenly chosen." in page
-    assert "<summary>Show 252 products</summary>" in page
+    page = render_report(result_of(records, predictions), "gallery.html")
+    assert page.count("<article") == 2 * CARDS_PER_END
+    assert len(page.encode()) < 2_000_000
+    assert page.count("All products are in the gallery.") == 2
     Balance(page)
 
 
@@ -291,12 +284,12 @@ def test_few_products_appear_once_each(full: EvalResult) -> None:
     assert len(products) == 12
 
 
-def test_worst_best_and_others_do_not_overlap() -> None:
+def test_worst_and_best_do_not_overlap() -> None:
     records = [record(row) for row in range(60)]
     judged = judge(records, [answer(r, price=100.0 + 3 * row) for row, r in enumerate(records)])
-    worst, best, others = (products for _, _, products in choose_cards(judged))
+    worst, best = (products for _, _, products in choose_cards(judged))
     assert len(worst) == len(best) == CARDS_PER_END
-    assert sorted(p.row for p in [*worst, *best, *others]) == list(range(60))
+    assert {p.row for p in worst}.isdisjoint(p.row for p in best)
     assert worst[0].price_error == max(p.price_error for p in judged)
     assert best[0].price_error == min(p.price_error for p in judged)
 
@@ -323,7 +316,7 @@ def test_scatter_keeps_absurd_predictions_at_its_edge() -> None:
 
 
 def test_scatter_of_a_single_price_has_an_axis() -> None:
-    assert "<circle" in price_scatter([PricePoint("one", 10.0, 10.0, None, "product-1")], None)
+    assert "<circle" in price_scatter([PricePoint("one", 10.0, 10.0, None, "#product-1")], None)
 
 
 def test_no_drawable_price_is_said(full: EvalResult) -> None:

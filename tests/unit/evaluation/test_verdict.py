@@ -43,6 +43,16 @@ def test_a_blind_model_is_called_out() -> None:
     assert any(line.startswith("WARNING: the model may not need") for line in verdict(scores(0.30, 0.20, 0.30)))
 
 
+def test_few_products_are_no_ground_for_a_warning() -> None:
+    few = scores(0.10, 0.20, 0.60) | {"n": 6}
+    few["differences"]["shuffled"] = gain(0.5, spread=0.6, p_value=0.07)
+    said = verdict(few)
+    assert any(line.startswith("Whether the model needs the picture cannot be told from 6") for line in said)
+    assert not any("WARNING" in line for line in said)
+    many = few | {"n": 600}
+    assert any(line.startswith("WARNING: the model may not need") for line in verdict(many))
+
+
 def test_a_model_that_judges_the_rim_is_called_out() -> None:
     assert not any("rim" in line for line in verdict(scores(0.10, 0.20, 0.60, rim=0.50)))
     assert any(line.startswith("WARNING: the rim") for line in verdict(scores(0.10, 0.20, 0.60, rim=0.20)))

@@ -87,6 +87,7 @@ def _trained(config: RunConfig, dataset: str | Path, result: EvalResult, progres
         with_baselines=False,
         before=False,
         limit=len(result.records),
+        closed=result.scores.get("closed", ()),
         progress=progress,
     ).predictions
 

@@ -1,4 +1,4 @@
-"""The report's pictures as inline SVG: the price scatter and the small bar charts. Colours come from report.css."""
+"""The report's price scatter and the bars of its tiles as inline SVG. Colours come from report.css."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from appraiser.evaluation.metrics import Score
-from appraiser.evaluation.report_words import Unit, number
+from appraiser.evaluation.report.words import Unit, number
 from appraiser.pages.charts import log_ticks
 from appraiser.pages.words import amount, escape, shorten
 
@@ -26,14 +26,14 @@ class PricePoint:
     """One product in the scatter.
 
     Args:
-        anchor: id of the product's card on the page, None if it has none.
+        href: where the product is shown, None if nowhere.
     """
 
     name: str
     true: float
     predicted: float
     interval: tuple[float, float] | None
-    anchor: str | None
+    href: str | None
 
     @property
     def is_near(self) -> bool:
@@ -130,8 +130,8 @@ def _point(point: PricePoint, scale: LogScale) -> str:
         interval = f'<path class="interval" d="M{x:.1f} {scale.y(low):.1f}V{scale.y(high):.1f}"/>'
         hover += f", 80 % interval {amount(round(low))} to {amount(round(high))}"
     group = f"<g><title>{escape(hover)}</title>{interval}{shape}</g>"
-    # tabindex -1: the cards are reachable by keyboard anyway; 300 extra stops would bury the rest of the page.
-    return f'<a href="#{point.anchor}" tabindex="-1">{group}</a>' if point.anchor else group
+    # tabindex -1: the cards are reachable by keyboard anyway; 2,000 extra stops would bury the rest of the page.
+    return f'<a href="{escape(point.href)}" tabindex="-1">{group}</a>' if point.href else group
 
 
 def mark_shape(x: float, y: float, *, near: bool, clipped: bool = False) -> str:
