@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,13 @@ VALIDATION = (
 )
 
 
-def collect(run: Path) -> dict[str, Any]:
-    """What the run left behind, as far as the page tells it."""
+def collect(run: Path, plan: str, prediction: str) -> dict[str, Any]:
+    """What the run left behind, as far as the page tells it.
+
+    Args:
+        plan: what the page's `train --dry-run` wrote to stderr.
+        prediction: what its `predict` printed.
+    """
     data = run.with_name(f"{run.name}-data")
     manifest, check = (_json(data / "dataset" / name) for name in ("manifest.json", "check.json"))
     report = _json(run / "report.json")
@@ -63,12 +69,11 @@ def collect(run: Path) -> dict[str, Any]:
         name: {f"{field}/{metric}": part.get(field, {}).get(metric) for _, field, metric, _ in COLUMNS}
         for name, part in parts.items()
     }
-    plan = _appraiser("train", data / "dataset", "--recipe", "demo", "--dry-run").stderr
     return {
         "build": {key: manifest[key] for key in ("rows_in", "ok", "quarantined", "splits")} | manifest["grouping"],
         "oracle_median_ape": manifest["sample"]["oracle_median_ape"],
         "check": {key: check[key] for key in ("records", "records_with_issues")},
-        "plan": re.sub(r"^(training|Loading) .*", "", plan, flags=re.S | re.M).strip(),
+        "plan": re.sub(r" +$", "", re.findall(r"^\d+ records.*?tower [\d.]+\.$", plan, re.S | re.M)[0], flags=re.M),
         "curves": {
             key: report["curves"][key] for key in ("train/loss", "train/seconds", *(key for _, key, _ in VALIDATION))
         },
@@ -76,7 +81,7 @@ def collect(run: Path) -> dict[str, Any]:
         "versions": report["versions"] | {"appraiser": report["appraiser"]},
         "scores": scores,
         "verdict": report["verdict"],
-        "prediction": _appraiser("predict", run, data / "catalogue" / PICTURE).stdout.strip(),
+        "prediction": prediction.strip(),
         "origin_metric": _json(run / "origin_metric.json"),
     }
 
@@ -139,13 +144,10 @@ def _score_table(scores: dict[str, Any]) -> str:
 def filled(page: str, texts: dict[str, str]) -> str:
     """The page with each text between its marks."""
     for name, text in texts.items():
-        page, count = re.subn(
-            rf"(<!-- {name} -->\n).*?(\n<!-- end -->)",
-            lambda mark, text=text: mark[1] + text + mark[2],
-            page,
-            flags=re.S,
-        )
-        assert count == 1, f"the page has {count} places for {name}"
+        start, end = f"<!-- {name} -->\n", "<!-- end -->"
+        assert page.count(start) == 1, f"the page has {page.count(start)} places for {name}"
+        before, after = page.split(start)
+        page = f"{before}{start}{text}\n{after[after.index(end) :]}"
     return page
 
 
@@ -200,7 +202,7 @@ def draw_curve(found: dict[str, Any], path: Path) -> None:
     image = Image.new("RGB", (width, height), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(24)
     loss, error = found["curves"]["train/loss"], found["curves"]["eval/price_median_ape"]
-    last, most = loss[-1][0], max(value for _, value in loss)
+    last, most = loss[-1][0], 4 * ceil(max(value for _, value in loss) / 4)
 
     def at(step: float, share: float) -> tuple[float, float]:
         return left + step / last * (width - left - right), height - bottom - share * (height - top - bottom)
@@ -208,7 +210,7 @@ def draw_curve(found: dict[str, Any], path: Path) -> None:
     for tick in range(5):
         y = at(0, tick / 4)[1]
         draw.line([(left, y), (width - right, y)], "#ddd", 2)
-        draw.text((left - 12, y), f"{most * tick / 4:.1f}", "#1a5fb4", font, anchor="rm")
+        draw.text((left - 12, y), f"{most * tick / 4:g}", "#1a5fb4", font, anchor="rm")
         draw.text((width - right + 12, y), f"{tick * 5} %", "#b3541e", font, anchor="lm")
     for step in range(0, last + 1, 50):
         draw.text((at(step, 0)[0], height - bottom + 14), str(step), "#333", font, anchor="mt")
@@ -272,10 +274,12 @@ def _json(path: Path) -> Any:
 
 def main(run: Path) -> None:
     """Record, page, pictures."""
-    found, images = collect(run), DOCS / "images"
+    data, images = run.with_name(f"{run.name}-data"), DOCS / "images"
+    plan = _appraiser("train", data / "dataset", "--recipe", "demo", "--dry-run").stderr
+    found = collect(run, plan, _appraiser("predict", run, data / "catalogue" / PICTURE).stdout)
     RECORD.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), blocks(found)), encoding="utf-8")
-    draw_group(run.with_name(f"{run.name}-data") / "catalogue", images / "walkthrough_group.jpg")
+    draw_group(data / "catalogue", images / "walkthrough_group.jpg")
     draw_answers(run, images / "walkthrough_answers.jpg")
     draw_curve(found, images / "walkthrough_curve.png")
     draw_scatter(run / "report.html", images / "walkthrough_prices.png")

@@ -6,7 +6,11 @@ The origin never lets its model answer. It feeds prompt and TRUE answer, takes t
 and reads the last word of that text as the price: title, category and all earlier digits of the price are given.
 Between that and an honest answer lies a model that is given title and category, but has to write the price itself.
 
-Prints a table; RUN/origin_metric.json keeps the numbers.
+Prints a table; RUN/origin_metric.json keeps the numbers. All models are scored on the same products, so the lead of the
+fine-tuned model over the one without pictures is also given as a paired difference.
+
+Source: `evaluate` and `extract_price_from_predictions` in code/04.Finetuning/Phi-3-vision-Trainingscript.py of
+microsoft/PhiCookBook, commit 54d670b1. The prices here are read as described there; no code is taken over.
 """
 
 from __future__ import annotations
@@ -32,10 +36,11 @@ from appraiser.data.records import ProductRecord
 from appraiser.data.task import parse_price
 from appraiser.evaluation.controls import derangement
 from appraiser.evaluation.evaluate import base_of
-from appraiser.evaluation.metrics import Scores, price_scores, score
+from appraiser.evaluation.metrics import Scores, price_array, price_scores, score
 from appraiser.trained_task import TrainedTask
 from appraiser.training.trainer import record_order
 
+SEES, BLIND = "fine-tuned", "trained without any picture"
 ROWS_AT_ONCE = 32
 MAX_PRICE_TOKENS = 16
 Pictures = Sequence[Sequence[Image.Image]]
@@ -124,14 +129,14 @@ def contestants(run: str, data: ProductDataset, records: list[ProductRecord], st
     """The run with right and wrong pictures, a model that never saw any, and the model before fine-tuning."""
     pictures = [[decode(image) for image in record.images] for record in records]
     model, base = Predictor.load(run), base_of(run)
-    yield Contestant("fine-tuned", model, records, pictures)
+    yield Contestant(SEES, model, records, pictures)
     others = [pictures[row] for row in derangement([None] * len(records))]
-    yield Contestant("fine-tuned, with another product's picture", model, records, others)
+    yield Contestant(f"{SEES}, with another product's picture", model, records, others)
     white = [[Image.new("RGB", picture.size, "white") for picture in group] for group in pictures]
-    yield Contestant("fine-tuned, with a white picture", model, records, white)
+    yield Contestant(f"{SEES}, with a white picture", model, records, white)
     if base:
         blind = trained_without_pictures(base, model.trained, data.split("train"), steps)
-        yield Contestant("trained without any picture", blind, records, [()] * len(records))
+        yield Contestant(BLIND, blind, records, [()] * len(records))
         yield Contestant("before fine-tuning", Predictor(load(base), model.trained), records, pictures)
 
 
@@ -141,22 +146,32 @@ def compare(run: str, data: ProductDataset, limit: int | None, steps: int) -> di
     records = list(test.take(range(min(limit or len(test), len(test)))))
     true = [float(record.price) for record in records if record.price is not None]
     models: list[dict[str, Any]] = []
+    errors: dict[str, dict[str, Any]] = {}
     worst: dict[str, Any] = {}
     for each in contestants(run, data, records, steps):
         print(f"{each.name} ...", file=sys.stderr)
         with torch.inference_mode():
             claimed, given = each.origin_prices(), each.prices_after_true_title()
         own = [answer.price for answer in each.model.predict(each.shown)]
-        errors = [abs(said - price) for said, price in zip(claimed, true, strict=True)]
-        row = errors.index(max(errors))
+        said: dict[str, Sequence[float | None]] = {"origin": claimed, "given": given, "own": own}
+        off = {column: abs(price_array(prices) - price_array(true)) for column, prices in said.items()}
+        errors[each.name] = off
+        row = int(off["origin"].argmax())
         worst = worst or {"title": records[row].title, "true": true[row], "origin": claimed[row], "own": own[row]}
-        origin = {"mae": score(errors), "read_as_0": score([said == 0 for said in claimed])}
         models.append(
-            {"model": each.name, "origin": origin, "given": errors_of(given, true), "own": errors_of(own, true)}
+            {
+                "model": each.name,
+                "origin": {"mae": score(off["origin"]), "read_as_0": score([price == 0 for price in claimed])},
+                "given": errors_of(given, true),
+                "own": errors_of(own, true),
+            }
         )
     usual = [median(map(float, data.split("train").column("price")))] * len(true)
     models.append({"model": "one price for everything", "own": errors_of(usual, true)})
-    return {"currency": data.manifest.currency, "steps_without_pictures": steps, "models": models, "worst": worst}
+    found = {"currency": data.manifest.currency, "steps_without_pictures": steps, "models": models, "worst": worst}
+    if BLIND in errors:
+        found["blind_worse_by"] = {name: score(errors[BLIND][name] - off) for name, off in errors[SEES].items()}
+    return found
 
 
 def errors_of(prices: Sequence[float | None], true: Sequence[float]) -> Scores:
@@ -176,6 +191,9 @@ def as_table(found: dict[str, Any]) -> str:
         if "origin" in row:
             cells = ["{value:,.0f} ({low:,.0f} to {high:,.0f})".format(**row["origin"]["mae"]), _of(row["given"])]
         lines.append(f"| {' | '.join([row['model'], *cells, _of(row['own'])])} |")
+    if "blind_worse_by" in found:
+        gaps = ["{value:,.0f} ({low:,.0f} to {high:,.0f})".format(**gap) for gap in found["blind_worse_by"].values()]
+        lines.append(f"| *never saw a picture: worse by, on the same products* | {' | '.join(gaps)} |")
     worst = found["worst"]
     own = "no price" if worst["own"] is None else f"{worst['own']:,.0f}"
     return "\n".join(lines) + (
