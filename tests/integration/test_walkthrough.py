@@ -73,6 +73,7 @@ def test_what_is_cut_down_stands_in_the_page() -> None:
 def test_every_command_runs_and_leaves_what_the_page_names(
     appraiser: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("wandb")
     monkeypatch.chdir(tmp_path)
     shown: dict[str, str] = {}
     for command in commands():
