@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -39,6 +40,8 @@ REPORT_FORMAT = 2
 MAX_CONFUSED = 25
 """Categories in the confusion table; the rarer ones are counted together."""
 OTHER_LABELS = "(others)"
+
+_log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 
@@ -257,13 +260,26 @@ def _data_facts(data: ProductDataset) -> dict[str, Any]:
 
 
 def _curves(run: Path | None) -> dict[str, list[list[float]]]:
-    """Numbers of the run's metrics.jsonl: name -> [step, value] pairs."""
+    """Numbers of the run's metrics.jsonl: name -> [step, value] pairs.
+
+    A run that was killed while it wrote has half a last line; that one is left out.
+
+    Raises:
+        DataError: any other line is damaged.
+    """
     found: dict[str, list[list[float]]] = {}
     path = None if run is None else run / "metrics.jsonl"
     if path is None or not path.is_file():
         return found
-    for line in path.read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
+    lines = path.read_bytes().splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            if number == len(lines) and not line.endswith(b"\n"):
+                _log.warning("the last line of %s was cut off: it is missing in the curves", path)
+                break
+            raise DataError("not JSON", where=f"{path}, line {number}", fix="remove this line") from None
         for name, value in record.items():
             if name != "step":
                 found.setdefault(name, []).append([record["step"], value])
