@@ -243,7 +243,7 @@ def _answers_before(scoring: _Scoring, first: Backbone) -> list[Prediction]:
 
 def _oracle_prices(records: Sequence[ProductRecord], truth: Truth) -> list[float]:
     """Prices by the rule behind them, for sample data; nothing where one record has none."""
-    prices = [(record.extra or {}).get("truth_oracle_price") for record in records]
+    prices = [record.value("truth_oracle_price") for record in records]
     if "price" not in truth.columns or None in prices:
         return []
     return [float(price) for price in prices if price is not None]

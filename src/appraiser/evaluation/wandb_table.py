@@ -16,7 +16,7 @@ from appraiser.data.pictures import decode
 from appraiser.errors import MissingDependencyError
 from appraiser.evaluation.evaluate import EvalResult, config_of
 from appraiser.evaluation.report.judged import judge
-from appraiser.evaluation.scores import part_fields, value_of
+from appraiser.evaluation.scores import part_fields
 
 MAX_ROWS = 300
 THUMBNAIL_SIDE = 160
@@ -87,7 +87,7 @@ def _log(wandb: Any, result: EvalResult, folder: Path, mode: Mode, project: str)
         picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
         values: list[Any] = []
         for field in fields:
-            values += [value_of(record, field), prediction.fields.get(field)]
+            values += [record.value(field), prediction.fields.get(field)]
         table.add_data(record.id, wandb.Image(picture, file_type="jpg"), *values, prediction.text)
     run.log(numbers(result) | {"evaluation": table})
     run.finish()
