@@ -152,6 +152,26 @@ def test_unsure_prices_are_left_out_when_asked(run: Path, place: Path) -> None:
     assert answer.as_dict()["abstained"] == answer.abstained
 
 
+def test_an_evaluation_scores_prices_that_would_be_left_out(
+    run: Path, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    intervals = PriceIntervals(bounds={80: 0.5}, scaled=False, spreads=(0.0,) * 20)
+    trained = read_task(str(run / "best")).model_copy(update={"price_intervals": intervals})
+    backbone = Predictor.load(run).backbone
+    scores = []
+    for share in (0.5, None):
+        predictor = Predictor(backbone, trained, closed=["category"], answer_share=share)
+        result = evaluate(predictor, place / "dataset", controls=(), with_baselines=False, before=False)
+        assert not any(prediction.abstained for prediction in result.predictions)
+        scores.append(result.scores | {"seconds": 0, "products_per_s": 0})
+        if share is not None:
+            assert "answer_share is not used" in caplog.text
+            assert predictor.abstains  # it is left as it was
+            caplog.clear()
+    assert caplog.messages == []
+    assert scores[0] == scores[1]
+
+
 def test_any_column_can_be_a_field(place: Path) -> None:
     fields = ["category", "category1_code", "price"]
     train(settings(place, "colours", data={"fields": fields}, run={"steps": 1}))

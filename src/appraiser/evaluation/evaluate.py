@@ -79,6 +79,8 @@ def evaluate(
 ) -> EvalResult:
     """Evaluate a run, a model folder or a loaded predictor on one split.
 
+    A predictor that leaves unsure prices out (`answer_share`) is scored with all its prices.
+
     Args:
         controls: wrong-picture controls to run, of shuffled, same_category, blank and surroundings.
         before: also score the model that fine-tuning started from.
@@ -199,6 +201,11 @@ def _predictor(model: str | Path | Predictor, closed: Sequence[str]) -> Predicto
         return Predictor.load(model, closed=closed)
     if closed:
         raise ConfigError("a loaded predictor keeps its own `closed`", fix="load it with closed=[...], or pass the run")
+    if model.abstains:
+        # A price that is left out would count as 0, as if the model had said nothing: the surer it has to be, the worse
+        # its scores.
+        _log.warning("answer_share is not used: all prices are scored; risk_coverage tells what leaving some out buys")
+        return model.answering_always()
     return model
 
 
