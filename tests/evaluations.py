@@ -119,7 +119,10 @@ def whole_result() -> EvalResult:
             "moved": [moved, named],
         },
         "learning_curve": {
-            "points": [{"share": 0.5, "n": 20, "scores": point}, {"share": 1.0, "n": 40, "scores": point}],
+            "points": [
+                {"share": 0.5, "n": 20, "scores": point, "warnings": ["no price intervals"]},
+                {"share": 1.0, "n": 40, "scores": point},
+            ],
             "sentence": "More data would bring little.",
         },
         "data": {

@@ -17,8 +17,8 @@ NUM_SHOWN = 3
 SHARES = {"train": 0.89, "val": 0.03, "calib": 0.03, "test": 0.05}
 """Of 6,000 products about 300 to test: more would cost the minutes that training needs."""
 NUM_TWINS = 100
-# Drawn pictures are cheap. With 9,200 to learn from, prices were off by 10.0 to 10.7 % after 280 steps (three seeds),
-# with 2,400, mirrored and shifted, by 11.3 % (one). The recipe changes pictures for those who have few.
+# Drawn pictures are cheap. With 9,200 to learn from, prices were off by 10.0 to 10.7 % after 250 to 280 steps (three
+# seeds), with 2,400, mirrored and shifted, by 11.3 % (one). The recipe changes pictures for those who have few.
 AUGMENT_NOTHING = ("augment.mirror=false", "augment.shift=0")
 MAX_BASELINE_RECORDS = 2000
 

@@ -6,6 +6,7 @@ Prompt and parser are those of training (`data/task.py`); what was trained is wr
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -174,6 +175,17 @@ class Predictor:
             backbone = load(folder, dtype=dtype, device=device)
         backbone.model.eval()
         return cls(backbone, trained, closed=closed, answer_share=answer_share)
+
+    @property
+    def abstains(self) -> bool:
+        """Whether prices are left out where the model is unsure."""
+        return self._max_spread is not None
+
+    def answering_always(self) -> Predictor:
+        """The same, but no price is left out."""
+        other = copy.copy(self)
+        other._max_spread = None
+        return other
 
     @property
     def finds_distributions(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tiny import tiny_backbone
 
 from appraiser import Predictor, build_dataset, evaluate, make_catalogue, train
 from appraiser.batch_predict import predict_source, write_rows
-from appraiser.config import config_from, load_config
+from appraiser.config import RunConfig, config_from, load_config
 from appraiser.data.dataset import open_dataset, share_of
 from appraiser.data.pictures import decode
 from appraiser.errors import CheckpointError, ConfigError, DataError
@@ -25,6 +26,7 @@ from appraiser.evaluation.wandb_table import log_evaluation, numbers
 from appraiser.price_intervals import PriceIntervals
 from appraiser.trained_task import TrainedTask, read_task
 from appraiser.training.learning_curve import learning_curve
+from appraiser.training.trainer import RunSummary
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +150,26 @@ def test_unsure_prices_are_left_out_when_asked(run: Path, place: Path) -> None:
     assert answer.price_interval is None
     assert answer.abstained
     assert answer.as_dict()["abstained"] == answer.abstained
+
+
+def test_an_evaluation_scores_prices_that_would_be_left_out(
+    run: Path, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    intervals = PriceIntervals(bounds={80: 0.5}, scaled=False, spreads=(0.0,) * 20)
+    trained = read_task(str(run / "best")).model_copy(update={"price_intervals": intervals})
+    backbone = Predictor.load(run).backbone
+    scores = []
+    for share in (0.5, None):
+        predictor = Predictor(backbone, trained, closed=["category"], answer_share=share)
+        result = evaluate(predictor, place / "dataset", controls=(), with_baselines=False, before=False)
+        assert not any(prediction.abstained for prediction in result.predictions)
+        scores.append(result.scores | {"seconds": 0, "products_per_s": 0})
+        if share is not None:
+            assert "answer_share is not used" in caplog.text
+            assert predictor.abstains  # it is left as it was
+            caplog.clear()
+    assert caplog.messages == []
+    assert scores[0] == scores[1]
 
 
 def test_any_column_can_be_a_field(place: Path) -> None:
@@ -302,7 +324,14 @@ def test_two_runs_are_compared_product_by_product(run: Path, place: Path) -> Non
         compare(mine, short, "short")
 
 
-def test_the_learning_curve_grows_by_whole_groups(run: Path, place: Path) -> None:
+def test_the_learning_curve_grows_by_whole_groups(
+    run: Path, place: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def warned(config: RunConfig) -> RunSummary:
+        summary = train(config)
+        return replace(summary, warnings=[*summary.warnings, "it was short"])
+
+    monkeypatch.setattr("appraiser.training.learning_curve.train", warned)
     result = evaluate(run, place / "dataset", controls=(), with_baselines=False, before=False)
     seen: list[tuple[float, int]] = []
     curve = learning_curve(
@@ -320,6 +349,8 @@ def test_the_learning_curve_grows_by_whole_groups(run: Path, place: Path) -> Non
     left = set(train_split.column("group")) - half
     assert half.isdisjoint(left)
     assert str(counts[1]) in curve["sentence"]
+    assert all("it was short" in point["warnings"] for point in curve["points"][:2])
+    assert "training on 25%: it was short" in caplog.messages
     with pytest.raises(DataError, match="is no run"):
         learning_curve(place / "model", place / "dataset", result)
 

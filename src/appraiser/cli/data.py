@@ -250,8 +250,9 @@ def build(
         + f"{', '.join(f'{count} {name}' for name, count in manifest.splits.items())}; "
         f"{manifest.grouping['num_groups']:.0f} product groups. A split by row would have leaked "
         f"{manifest.grouping['row_split_leak']:.0%} of its test products into training.\n"
-        f"Pictures are {manifest.median_picture[0]} x {manifest.median_picture[1]} px (median): {manifest.num_crops} "
-        f"crop(s) each.\nTry: appraiser train {out} --recipe demo --out runs/first",
+        + (f"{manifest.twins} twin pairs, for evaluation alone.\n" if manifest.twins else "")
+        + f"Pictures are {manifest.median_picture[0]} x {manifest.median_picture[1]} px (median): "
+        f"{manifest.num_crops} crop(s) each.\nTry: appraiser train {out} --recipe demo --out runs/first",
     )
 
 
@@ -360,10 +361,12 @@ def export(
         facts = export_dataset(folder, out, layout, shard_mib=shard_mib or SHARD_MIB, progress=report)
     splits = ", ".join(f"{count} {split}" for split, count in facts.splits.items())
     marked = f"{facts.num_escaped_cells} texts that a spreadsheet would run are marked with a '.\n"
+    pairs = facts.num_twins_left_out
+    twins = f"{pairs} twin pairs were not exported: no other tool has a place for them.\n" if pairs else ""
     renamed = "".join(f"Column {name} is called {other} there.\n" for name, other in facts.renamed.items())
     emit(
         {"out": str(out)} | facts.model_dump(mode="json"),
         as_json,
         f"{sum(facts.splits.values())} records with {facts.num_pictures} pictures are in {out}, counted after writing: "
-        f"{splits}.\n{marked if layout == 'csv' else ''}{renamed}Try: appraiser build {out} again",
+        f"{splits}.\n{marked if layout == 'csv' else ''}{renamed}{twins}Try: appraiser build {out} again",
     )

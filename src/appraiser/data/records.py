@@ -82,6 +82,11 @@ class ProductRecord:
     currency: str | None = None
     extra: Mapping[str, Any] | None = None
 
+    def value(self, field: str) -> str | float | None:
+        """The record's value of one of its own fields, or of a column of its source; None if it has none."""
+        found: str | float | None = getattr(self, field) if field in OWN_FIELDS else (self.extra or {}).get(field)
+        return found
+
     def values(self, fields: Sequence[str]) -> dict[str, str | float]:
         """The record's values for a task's fields.
 
@@ -90,7 +95,7 @@ class ProductRecord:
         """
         found: dict[str, str | float] = {}
         for field in fields:
-            value = getattr(self, field) if field in OWN_FIELDS else (self.extra or {}).get(field)
+            value = self.value(field)
             if value is None:
                 raise DataError(
                     f"record {self.id!r} has no value for the field {field!r}",

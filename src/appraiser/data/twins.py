@@ -3,20 +3,23 @@
 twins.csv beside a table    attribute, first_image, second_image, log_price_change (ln of second price / first price)
 twins.parquet in a data set the same with the pictures inside
 
-They are for evaluation alone: does a model's price move as the truth does? No split holds them.
+They are for evaluation alone: does a model's price move as the truth does? No split holds them, and no pair belongs to
+a record: a data set that is built from another one takes all of them over.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from appraiser.data.dataset import is_dataset, open_dataset
 from appraiser.data.pictures import PictureError, prepare, read_bytes
 from appraiser.data.sources.tables import open_table
 from appraiser.errors import DataError
@@ -53,18 +56,35 @@ class TwinPair:
     log_price_change: float
 
 
-def find_twins(folder: Path | None) -> Path | None:
-    """The table of twins that lies beside a source's own table."""
-    path = folder / TABLE if folder else None
-    return path if path and path.is_file() else None
+def store_twins(source: Path | None, folder: Path) -> int:
+    """Write the twins that lie in a source's folder into a data set folder, as `twins.parquet`.
 
+    Args:
+        source: where a table lies, or a data set.
 
-def store_twins(table: Path, folder: Path) -> int:
-    """Write `twins.parquet` into a data set folder; returns the number of pairs.
+    Returns:
+        The number of pairs; without any, nothing is written.
 
     Raises:
         DataError: a column is missing, or a row that cannot be used; twins are few and made on purpose.
     """
+    if source is None:
+        return 0
+    if is_dataset(source):
+        wanted = open_dataset(source).manifest.twins
+        count = _write(map(asdict, read_twins(source)), folder) if wanted else 0
+        if count != wanted:
+            raise DataError(
+                f"{FILE} has {count} pairs, the manifest counts {wanted}",
+                where=str(source),
+                fix="build that data set again",
+            )
+        return count
+    table = source / TABLE
+    return _write(_rows_of(table), folder) if table.is_file() else 0
+
+
+def _rows_of(table: Path) -> Iterator[dict[str, Any]]:
     source = open_table(table)
     missing = [name for name in NEEDED if name not in source.columns]
     if missing:
@@ -73,17 +93,19 @@ def store_twins(table: Path, folder: Path) -> int:
             where=str(table),
             fix=f"give {', '.join(NEEDED)}, or move the file away: it is read for evaluation only",
         )
+    for number, row in source.rows():
+        yield _stored(row, table.parent, number)
+
+
+def _write(pairs: Iterable[dict[str, Any]], folder: Path) -> int:
+    """Write pairs, some at a time; returns their number."""
+    waiting = iter(pairs)
     count = 0
     with pq.ParquetWriter(folder / FILE, SCHEMA, compression="none") as writer:
-        rows: list[dict[str, Any]] = []
-        for number, row in source.rows():
-            rows.append(_stored(row, table.parent, number))
-            if len(rows) == ROWS_AT_ONCE:
-                writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
-                count, rows = count + len(rows), []
-        if rows:
+        while rows := list(islice(waiting, ROWS_AT_ONCE)):
             writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
-    return count + len(rows)
+            count += len(rows)
+    return count
 
 
 def _stored(row: dict[str, Any], folder: Path, number: int) -> dict[str, Any]:

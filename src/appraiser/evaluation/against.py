@@ -9,7 +9,7 @@ from typing import Any
 from appraiser.data.records import ProductRecord
 from appraiser.errors import DataError
 from appraiser.evaluation.evaluate import EvalResult
-from appraiser.evaluation.scores import Part, Truth, columns_of, differences, part_fields, score_columns, value_of
+from appraiser.evaluation.scores import Part, Truth, columns_of, differences, part_fields, score_columns
 from appraiser.predict import Prediction
 
 MAX_MOVED = 30
@@ -54,7 +54,7 @@ def moved(
             values: tuple[Any, Any, Any] = (record.price, first.price, second.price)
         else:
             field = fields[0]
-            values = (value_of(record, field), first.fields.get(field), second.fields.get(field))
+            values = (record.value(field), first.fields.get(field), second.fields.get(field))
             if values[1] == values[2]:
                 continue
             far = 1.0

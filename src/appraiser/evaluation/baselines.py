@@ -23,7 +23,6 @@ from appraiser.data.pictures import decode
 from appraiser.data.records import ProductRecord
 from appraiser.data.task import FieldValue
 from appraiser.evaluation.metrics import Columns, is_closed, sentence_chrf
-from appraiser.evaluation.scores import value_of
 
 NUM_NEIGHBOURS = 5
 # Training records whose features are computed: enough for the methods, bounded for large catalogues.
@@ -75,7 +74,7 @@ def baseline_answers(
     known = list(train)
     values: Values = {}
     for field in fields:
-        column = [value_of(record, field) for record in known]
+        column = [record.value(field) for record in known]
         if all(value is not None for value in column):
             values[field] = [value for value in column if value is not None]
     methods = _guesses(values, targets)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from appraiser.evaluation.controls import CONTROLS, control_predictions
 from appraiser.evaluation.intervals import risk_coverage
 from appraiser.evaluation.metrics import Columns, absolute_percentage_errors
 from appraiser.evaluation.reasoning import reasoning_scores
-from appraiser.evaluation.scores import Truth, columns_of, differences, score_columns, score_predictions
+from appraiser.evaluation.scores import Part, Truth, columns_of, differences, score_columns, score_predictions
 from appraiser.evaluation.slices import slices
 from appraiser.evaluation.verdict import verdict
 from appraiser.json_text import json_text
@@ -39,6 +41,8 @@ REPORT_FORMAT = 2
 MAX_CONFUSED = 25
 """Categories in the confusion table; the rarer ones are counted together."""
 OTHER_LABELS = "(others)"
+
+_log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 
@@ -75,6 +79,8 @@ def evaluate(
 ) -> EvalResult:
     """Evaluate a run, a model folder or a loaded predictor on one split.
 
+    A predictor that leaves unsure prices out (`answer_share`) is scored with all its prices.
+
     Args:
         controls: wrong-picture controls to run, of shuffled, same_category, blank and surroundings.
         before: also score the model that fine-tuning started from.
@@ -84,50 +90,26 @@ def evaluate(
         progress: called with (what, done, total).
 
     Raises:
-        DataError: no such split, or nothing in it that the model answers.
+        ConfigError: `closed` for a loaded predictor.
+        DataError: no such split, nothing in it that the model answers, or a run whose metrics.jsonl is damaged.
         CheckpointError: no model there.
     """
     data = dataset if isinstance(dataset, ProductDataset) else open_dataset(dataset)
-    if isinstance(model, Predictor) and closed:
-        raise ConfigError("a loaded predictor keeps its own `closed`", fix="load it with closed=[...], or pass the run")
-    predictor = model if isinstance(model, Predictor) else Predictor.load(model, closed=closed)
-    all_records = data.split(split)
-    records = [all_records[position] for position in range(min(limit or len(all_records), len(all_records)))]
-    fields = predictor.task.fields
-    truth = Truth.of(records, fields)
-    if records and not truth.columns:
-        raise DataError(
-            f"the model answers {', '.join(fields)}; the data set has none of these",
-            fix="build the data set with these columns (--map), or train on this data set",
-        )
-    scoring = _Scoring(predictor, records, truth, progress)
+    scoring = _Scoring.of(_predictor(model, closed), data, split, limit, progress)
+    predictor, records, truth = scoring.predictor, scoring.records, scoring.truth
+    run = _run_facts(model)  # first: answers take long, and a damaged run is known at once
     started = time.perf_counter()
     predictions = scoring.answer("test pictures", scoring.pictures())
     seconds = time.perf_counter() - started
-    scores: dict[str, Any] = {
-        "format": REPORT_FORMAT,
-        "appraiser": __version__,
-        "model": str(model) if not isinstance(model, Predictor) else predictor.backbone.name,
-        "dataset": str(data.folder),
-        "dataset_sha256": data.manifest.content_sha256,
-        "split": split,
-        "seconds": round(seconds, 3),
-        "products_per_s": round(len(records) / seconds, 3),
-        "device": str(predictor.backbone.device),
-        "price_point": predictor.trained.price_point,
-    }
+    name = predictor.backbone.name if isinstance(model, Predictor) else str(model)
+    scores = _heading(name, data, split, scoring, seconds)
     if closed:
         scores["closed"] = list(closed)
-    scores |= score_predictions(truth, predictions, fields)
-    answers = columns_of(truth, predictions, fields)
-    rivals: dict[str, Columns] = {}
-    scores["controls"] = {}
-    for name in controls:
-        if name == "same_category" and "category" not in truth.columns:
-            continue
-        shown = control_predictions(name, records, predictions, partial(scoring.answer, f"{name} pictures"))
-        scores["controls"][name] = score_predictions(truth, shown, fields)
-        rivals[name] = columns_of(truth, shown, fields)
+    scores |= scoring.part(predictions)
+    answers = scoring.columns(predictions)
+    wrong = _controls(scoring, controls, predictions)
+    scores["controls"] = {name: scoring.part(shown) for name, shown in wrong.items()}
+    rivals = {name: scoring.columns(shown) for name, shown in wrong.items()}
     neighbours: list[list[ProductRecord]] = []
     base = base_of(model)
     if with_baselines or before:
@@ -135,19 +117,18 @@ def evaluate(
         if with_baselines:
             known = _reference(model, data).split("train")
             known = known.take(range(min(len(known), max_baseline_records)))
+            cheap = baseline_answers(known, records, predictor.task.fields, first)
             scores["baseline_records"] = len(known)
-            cheap = baseline_answers(known, records, fields, first)
             scores["baselines"] = {name: score_columns(truth, columns) for name, columns in cheap.methods.items()}
             rivals |= cheap.methods
             neighbours = cheap.neighbours
         if before and base:
-            untrained = Predictor(first, predictor.trained.model_copy(update={"price_intervals": None}))
-            shown = scoring.answer("before fine-tuning", scoring.pictures(), untrained)
-            scores["before"] = score_predictions(truth, shown, fields)
-            rivals["before"] = columns_of(truth, shown, fields)
-    oracle = [(record.extra or {}).get("truth_oracle_price") for record in records]
-    if "price" in truth.columns and all(price is not None for price in oracle):
-        scores["oracle"] = score_columns(truth, {"price": [float(price) for price in oracle if price is not None]})
+            shown = _answers_before(scoring, first)
+            scores["before"] = scoring.part(shown)
+            rivals["before"] = scoring.columns(shown)
+    oracle = _oracle_prices(records, truth)
+    if oracle:
+        scores["oracle"] = score_columns(truth, {"price": oracle})
     scores["differences"] = differences(truth, answers, rivals)
     scores |= _closer_look(truth, records, predictions, answers)
     if data.manifest.twins:
@@ -156,25 +137,40 @@ def evaluate(
     scores["versions"] = {
         "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
     }  # fmt: skip
-    config = config_of(model)
-    if config is not None:
-        scores["settings"] = config.model_dump(mode="json")
-        scores["curves"] = _curves(run_of(model))
+    scores |= run
     result = EvalResult(scores, records, predictions, verdict(scores), neighbours)
     scores["verdict"] = result.verdict
     return result
 
 
+@dataclass(frozen=True)
 class _Scoring:
-    """The products of an evaluation, and how a model answers for them."""
+    """The products of an evaluation, what is true of them, and how a model answers for them."""
 
-    def __init__(
-        self, predictor: Predictor, records: Sequence[ProductRecord], truth: Truth, progress: Progress | None
-    ) -> None:
-        self.predictor = predictor
-        self.records = records
-        self.truth = truth
-        self.progress = progress
+    predictor: Predictor
+    records: list[ProductRecord]
+    truth: Truth
+    progress: Progress | None
+
+    @classmethod
+    def of(
+        cls, predictor: Predictor, data: ProductDataset, split: str, limit: int | None, progress: Progress | None
+    ) -> _Scoring:
+        """The first `limit` records of a split.
+
+        Raises:
+            DataError: no such split, or nothing in it that the model answers.
+        """
+        found = data.split(split)
+        records = [found[position] for position in range(min(limit or len(found), len(found)))]
+        fields = predictor.task.fields
+        truth = Truth.of(records, fields)
+        if records and not truth.columns:
+            raise DataError(
+                f"the model answers {', '.join(fields)}; the data set has none of these",
+                fix="build the data set with these columns (--map), or train on this data set",
+            )
+        return cls(predictor, records, truth, progress)
 
     def pictures(self) -> Iterable[Sequence[Image.Image]]:
         """Decoded as they are needed: together they may be larger than memory."""
@@ -192,6 +188,72 @@ class _Scoring:
                 self.progress(what, done, total or len(self.records))
 
         return (by or self.predictor).predict(pictures, report)
+
+    def columns(self, predictions: Sequence[Prediction]) -> Columns:
+        return columns_of(self.truth, predictions, self.predictor.task.fields)
+
+    def part(self, predictions: Sequence[Prediction]) -> Part:
+        return score_predictions(self.truth, predictions, self.predictor.task.fields)
+
+
+def _predictor(model: str | Path | Predictor, closed: Sequence[str]) -> Predictor:
+    if not isinstance(model, Predictor):
+        return Predictor.load(model, closed=closed)
+    if closed:
+        raise ConfigError("a loaded predictor keeps its own `closed`", fix="load it with closed=[...], or pass the run")
+    if model.abstains:
+        # A price that is left out would count as 0, as if the model had said nothing: the surer it has to be, the worse
+        # its scores.
+        _log.warning("answer_share is not used: all prices are scored; risk_coverage tells what leaving some out buys")
+        return model.answering_always()
+    return model
+
+
+def _heading(model: str, data: ProductDataset, split: str, scoring: _Scoring, seconds: float) -> dict[str, Any]:
+    """What was evaluated, on what, and how fast."""
+    return {
+        "format": REPORT_FORMAT,
+        "appraiser": __version__,
+        "model": model,
+        "dataset": str(data.folder),
+        "dataset_sha256": data.manifest.content_sha256,
+        "split": split,
+        "seconds": round(seconds, 3),
+        "products_per_s": round(len(scoring.records) / seconds, 3),
+        "device": str(scoring.predictor.backbone.device),
+        "price_point": scoring.predictor.trained.price_point,
+    }
+
+
+def _run_facts(model: str | Path | Predictor) -> dict[str, Any]:
+    """Settings and curves of the run that a model belongs to."""
+    config = config_of(model)
+    return {} if config is None else {"settings": config.model_dump(mode="json"), "curves": _curves(run_of(model))}
+
+
+def _controls(
+    scoring: _Scoring, names: Sequence[str], predictions: Sequence[Prediction]
+) -> dict[str, list[Prediction]]:
+    """What the model answers to wrong pictures."""
+    return {
+        name: control_predictions(name, scoring.records, predictions, partial(scoring.answer, f"{name} pictures"))
+        for name in names
+        if name != "same_category" or "category" in scoring.truth.columns
+    }
+
+
+def _answers_before(scoring: _Scoring, first: Backbone) -> list[Prediction]:
+    """What the model that fine-tuning started from answers."""
+    untrained = Predictor(first, scoring.predictor.trained.model_copy(update={"price_intervals": None}))
+    return scoring.answer("before fine-tuning", scoring.pictures(), untrained)
+
+
+def _oracle_prices(records: Sequence[ProductRecord], truth: Truth) -> list[float]:
+    """Prices by the rule behind them, for sample data; nothing where one record has none."""
+    prices = [record.value("truth_oracle_price") for record in records]
+    if "price" not in truth.columns or None in prices:
+        return []
+    return [float(price) for price in prices if price is not None]
 
 
 def _untrained(base: str | None, predictor: Predictor) -> Backbone:
@@ -229,7 +291,7 @@ def confusion(said: Sequence[Any], true: Sequence[Any]) -> dict[str, Any]:
 
 def _reasoning(scoring: _Scoring, data: ProductDataset, limit: int | None) -> dict[str, Any]:
     """Scores of the data set's twins."""
-    pairs = list(read_twins(data.folder))[:limit]
+    pairs = list(islice(read_twins(data.folder), limit))
     pictures = ([decode(image)] for pair in pairs for image in (pair.first_image, pair.second_image))
     prices = [p.price for p in scoring.answer("twins", pictures, total=2 * len(pairs))]
     moved = [
@@ -257,13 +319,26 @@ def _data_facts(data: ProductDataset) -> dict[str, Any]:
 
 
 def _curves(run: Path | None) -> dict[str, list[list[float]]]:
-    """Numbers of the run's metrics.jsonl: name -> [step, value] pairs."""
+    """Numbers of the run's metrics.jsonl: name -> [step, value] pairs.
+
+    A run that was killed while it wrote has half a last line; that one is left out.
+
+    Raises:
+        DataError: any other line is damaged.
+    """
     found: dict[str, list[list[float]]] = {}
     path = None if run is None else run / "metrics.jsonl"
     if path is None or not path.is_file():
         return found
-    for line in path.read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
+    lines = path.read_bytes().splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            if number == len(lines) and not line.endswith(b"\n"):
+                _log.warning("the last line of %s was cut off: it is missing in the curves", path)
+                break
+            raise DataError("not JSON", where=f"{path}, line {number}", fix="remove this line") from None
         for name, value in record.items():
             if name != "step":
                 found.setdefault(name, []).append([record["step"], value])

@@ -47,8 +47,8 @@ class Truth:
 
     @classmethod
     def of(cls, records: Sequence[ProductRecord], fields: Sequence[str]) -> Truth:
-        columns = {field: [value_of(record, field) for record in records] for field in fields}
-        words = [(record.extra or {}).get("truth_visible_words") for record in records]
+        columns = {field: [record.value(field) for record in records] for field in fields}
+        words = [record.value("truth_visible_words") for record in records]
         return cls(
             {field: column for field, column in columns.items() if any(value is not None for value in column)},
             tuple(record.currency for record in records),
@@ -63,14 +63,6 @@ class Truth:
     def headline(self, field: str, answers: Column) -> Headline:
         """What methods are compared by, row by row."""
         return headline(field, *self.known(field, answers))
-
-
-def value_of(record: ProductRecord, field: str) -> FieldValue | None:
-    """A record's value of any field; None if it has none."""
-    if field in ("title", "category", "price", "currency"):
-        value: FieldValue | None = getattr(record, field)
-        return value
-    return (record.extra or {}).get(field)
 
 
 def columns_of(truth: Truth, predictions: Sequence[Prediction], fields: Sequence[str]) -> Columns:

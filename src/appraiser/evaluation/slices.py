@@ -46,7 +46,7 @@ def slices(records: Sequence[ProductRecord], truth: Truth, answers: Columns) -> 
     if "price" in truth.columns and None not in truth.columns["price"]:
         cuts["price band"], orders["price band"] = price_bands(truth.columns["price"])
     cuts["picture size"], orders["picture size"] = [size_band(record) for record in records], [*SIZE_NAMES.values()]
-    languages = [(record.extra or {}).get("language") for record in records]
+    languages = [record.value("language") for record in records]
     if any(languages):
         cuts["language"] = [str(language or "?") for language in languages]
     found = {name: _cut(labels, rows, orders.get(name)) for name, labels in cuts.items()}

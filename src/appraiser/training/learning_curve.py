@@ -5,6 +5,7 @@ Every part holds the smaller ones, whole product groups, and every model is scor
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +17,10 @@ from appraiser.errors import DataError
 from appraiser.evaluation.evaluate import EvalResult, Progress, evaluate, run_of
 from appraiser.evaluation.metrics import Columns
 from appraiser.evaluation.scores import Part, Truth, columns_of, differences, part_fields, score_columns
+from appraiser.predict import Prediction
 from appraiser.training.trainer import train
+
+_log = logging.getLogger(__name__)
 
 SHARES = (0.125, 0.25, 0.5)
 
@@ -53,9 +57,11 @@ def learning_curve(
         count = len(share_of(data.split("train"), part.data.train_share, config.run.seed))
         if on_training:
             on_training(share, count)
-        predictions = _trained(part, dataset, result, progress)
+        warnings, predictions = _trained(part, dataset, result, progress)
+        for warning in warnings:
+            _log.warning("training on %s: %s", f"{share:.0%}", warning)
         answers.append(columns_of(truth, predictions, fields))
-        points.append({"share": share, "n": count, "scores": score_columns(truth, answers[-1])})
+        points.append({"share": share, "n": count, "scores": score_columns(truth, answers[-1]), "warnings": warnings})
     answers.append(columns_of(truth, result.predictions, fields))
     whole = len(share_of(data.split("train"), config.data.train_share, config.run.seed))
     points.append({"share": 1.0, "n": whole, "scores": score_columns(truth, answers[-1])})
@@ -74,12 +80,17 @@ def _part_of(config: RunConfig, out: Path, share: float) -> RunConfig:
     )
 
 
-def _trained(config: RunConfig, dataset: str | Path, result: EvalResult, progress: Progress | None) -> Any:
-    """Answers of a model trained for the curve; its folder is made anew, since an earlier one may be of another run."""
+def _trained(
+    config: RunConfig, dataset: str | Path, result: EvalResult, progress: Progress | None
+) -> tuple[list[str], list[Prediction]]:
+    """Warnings of a training for the curve, and the answers of its model.
+
+    Its folder is made anew, since an earlier one may be of another run.
+    """
     shutil.rmtree(config.run.out, ignore_errors=True)
-    train(config)
+    warnings = train(config).warnings
     data: ProductDataset = open_dataset(dataset)
-    return evaluate(
+    answered = evaluate(
         config.run.out,
         data,
         result.scores["split"],
@@ -89,7 +100,8 @@ def _trained(config: RunConfig, dataset: str | Path, result: EvalResult, progres
         limit=len(result.records),
         closed=result.scores.get("closed", ()),
         progress=progress,
-    ).predictions
+    )
+    return warnings, answered.predictions
 
 
 def sentence(points: Sequence[dict[str, Any]], gains: Part) -> str:

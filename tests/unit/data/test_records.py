@@ -262,6 +262,13 @@ def test_a_record_names_the_field_it_lacks():
     assert "no value for the field 'price'" in error_of(lambda: record.values(["price"])).what
 
 
+def test_a_records_value_is_its_own_or_its_sources():
+    record = ProductRecord("k", (b"",), "g", title="Bag", currency="EUR", extra={"material": "wool", "price": "9"})
+    fields = ("title", "currency", "material", "price", "colour")
+    assert [record.value(field) for field in fields] == ["Bag", "EUR", "wool", None, None]
+    assert ProductRecord("k", (b"",), "g").value("material") is None
+
+
 def test_a_field_map_says_itself_as_the_map_option_takes_it():
     fields = FieldMap({"title": ("name",), "category": ("c3", "c2")})
     assert fields.describe() == "title=name, category=c3|c2"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import Outcome
 
 from appraiser import build_dataset, make_catalogue
 from appraiser.data.dataset import open_dataset
@@ -51,6 +54,38 @@ def test_a_data_set_without_twins_has_none(catalogue: Path, tmp_path: Path) -> N
     (catalogue / "twins.csv").unlink()
     assert build_dataset(catalogue, tmp_path / "dataset").twins == 0
     assert list(read_twins(tmp_path / "dataset")) == []
+
+
+def test_twins_go_along_when_a_data_set_is_built_from_another(catalogue: Path, tmp_path: Path) -> None:
+    build_dataset(catalogue, tmp_path / "one")
+    manifest = build_dataset(tmp_path / "one", tmp_path / "two", shares={"train": 1, "test": 1})
+    assert manifest.twins == 5
+    assert "twins.parquet" in manifest.files
+    assert list(read_twins(tmp_path / "two")) == list(read_twins(tmp_path / "one"))
+
+
+def test_lost_twins_of_a_source_are_an_error(catalogue: Path, tmp_path: Path) -> None:
+    build_dataset(catalogue, tmp_path / "one")
+    (tmp_path / "one/twins.parquet").unlink()
+    with pytest.raises(DataError, match=r"twins\.parquet has 0 pairs, the manifest counts 5"):
+        build_dataset(tmp_path / "one", tmp_path / "two")
+    assert not (tmp_path / "two").exists()
+
+
+def test_an_export_says_that_twins_are_not_in_it(
+    catalogue: Path, tmp_path: Path, appraiser: Callable[..., Outcome], caplog: pytest.LogCaptureFixture
+) -> None:
+    said = appraiser("build", catalogue, tmp_path / "one").out
+    assert "5 twin pairs, for evaluation alone." in said
+    said = appraiser("export", tmp_path / "one", tmp_path / "csv", "--as", "csv").out
+    assert "5 twin pairs were not exported" in said
+    assert "5 twin pairs" in (tmp_path / "csv/README.md").read_text(encoding="utf-8")
+    with caplog.at_level(logging.WARNING):
+        manifest = build_dataset(tmp_path / "csv", tmp_path / "two")
+    assert manifest.twins == 0
+    [note] = manifest.notes
+    assert note.startswith("5 twin pairs of the exported data set are not in")
+    assert caplog.messages == [note]
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,7 @@ def test_learning_curve_has_its_sentence_charts_and_table(full: EvalResult, page
     assert "<p>More data would bring little.</p>" in found
     assert found.count('class="lines"') == 2
     assert "50%" in row_of(found, "20")
+    assert "<li>Training on 50%: no price intervals</li>" in found
     one = full.scores["learning_curve"]["points"][:1]
     assert 'class="lines"' not in section(rendered(full, learning_curve={"points": one, "sentence": ""}), "more-data")
 

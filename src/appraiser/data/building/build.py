@@ -36,7 +36,7 @@ from appraiser.data.prices import check_locale
 from appraiser.data.reasons import check_reasons
 from appraiser.data.records import FieldMap, guess_fields
 from appraiser.data.sources import Source, open_source
-from appraiser.data.twins import find_twins, store_twins
+from appraiser.data.twins import store_twins
 from appraiser.errors import DataError
 
 CROP_PX = 336
@@ -239,8 +239,7 @@ def _write(source: Source, fields: FieldMap, ledger: Ledger, folder: Path, setti
             line = [split, row.picture_hash, *(f"{key}={values.fields[key]}" for key in sorted(values.fields))]
             content.update(("\x1f".join(line) + "\n").encode("utf-8", "surrogatepass"))
     write_quarantine(folder / "quarantine.parquet", selection.quarantine)
-    twins = find_twins(source.folder)
-    num_twins = store_twins(twins, folder) if twins else 0
+    num_twins = store_twins(source.folder, folder)
     crops, median_picture = choose_num_crops([row.size for row in kept])
     manifest = Manifest(
         format=DATASET_FORMAT,

@@ -37,7 +37,7 @@ def card(facts: ExportFacts, schema: pa.Schema, picture_fields: Sequence[str], o
         f"Exported by appraiser {facts.appraiser} from a data set that was built from `{facts.source}` "
         f"(licence: {facts.licence or 'not stated by the source'}).\n\n"
         f"| split | records |\n| --- | --- |\n{counts}\n"
-        f"{facts.num_pictures} pictures. {_how_to_read(facts)}\n\n{own.strip()}\n"
+        f"{facts.num_pictures} pictures. {_how_to_read(facts)}{_left_out(facts)}\n\n{own.strip()}\n"
     )
 
 
@@ -60,6 +60,11 @@ def _features(schema: pa.Schema, picture_fields: Sequence[str]) -> list[dict[str
         {"name": "__key__", "dtype": "string"},
         {"name": "__url__", "dtype": "string"},
     ]
+
+
+def _left_out(facts: ExportFacts) -> str:
+    pairs = facts.num_twins_left_out
+    return f" The data set's {pairs} twin pairs, which only evaluation reads, are not in this export." if pairs else ""
 
 
 def _how_to_read(facts: ExportFacts) -> str:

@@ -146,4 +146,5 @@ def _facts(dataset: ProductDataset, folder: Path, kind: ExportKind, written: Wri
         currency=manifest.currency,
         has_currencies=manifest.has_currencies,
         sample=manifest.sample,
+        num_twins_left_out=manifest.twins,
     )

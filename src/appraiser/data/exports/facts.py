@@ -41,6 +41,8 @@ class ExportFacts(BaseModel):
     has_currencies: bool = False
     """Whether each record names a currency of its own; False in exports of earlier versions."""
     sample: dict[str, Any] | None
+    num_twins_left_out: int = 0
+    """Pairs of twins of the data set: no layout has a place for them."""
 
 
 def is_export(folder: Path) -> bool:

@@ -56,6 +56,7 @@ def open_export(folder: Path) -> Source:
     readers = {"csv": _csv_rows, "imagefolder": _image_folder_rows, "webdataset": _web_dataset_rows}
     patterns = {"csv": TABLE, "imagefolder": f"*/{METADATA}", "webdataset": "*.tar"}
     files = sorted(folder.glob(patterns[facts.kind]))
+    pairs = facts.num_twins_left_out
     missing = [name for name in facts.files if not (folder / name).is_file()]
     if missing:
         raise DataError(f"{missing[0]} is missing", where=str(folder), fix="export the data set again")
@@ -67,6 +68,7 @@ def open_export(folder: Path) -> Source:
         sha256=sha256_of(files),
         licence=facts.licence,
         sample=facts.sample,
+        notes=(f"{pairs} twin pairs of the exported data set are not in {folder}",) if pairs else (),
     )
 
 

@@ -131,7 +131,13 @@ def learning_curve_section(scores: dict[str, Any]) -> str:
     heads = ["training products", "of all", *(f"{escape(m.field)}: {escape(m.label)}{m.arrow}" for m in metrics)]
     sentence = f"<p>{escape(found['sentence'])}</p>" if found.get("sentence") else ""
     table = figure_table("Scores by number of training products", heads, rows)
-    return f'{sentence}\n<div class="curves">{charts}</div>\n{table}'
+    warned = "".join(
+        f"<li>Training on {point['share']:.0%}: {escape(shorten(warning))}</li>"
+        for point in points
+        for warning in point.get("warnings", ())
+    )
+    warnings = f'\n<ul class="quiet">{warned}</ul>' if warned else ""
+    return f'{sentence}\n<div class="curves">{charts}</div>\n{table}{warnings}'
 
 
 def _learning_chart(points: Sequence[dict[str, Any]], metric: Metric) -> str:

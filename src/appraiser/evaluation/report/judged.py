@@ -9,7 +9,7 @@ from typing import Literal
 from appraiser.data.records import ProductRecord
 from appraiser.evaluation.metrics import normalize_title, sentence_chrf
 from appraiser.evaluation.report.words import MINUS
-from appraiser.evaluation.scores import price_in_currency, value_of
+from appraiser.evaluation.scores import price_in_currency
 from appraiser.pages.words import amount, shorten
 from appraiser.predict import Prediction
 
@@ -114,7 +114,7 @@ def judge(
 def _compare(field: str, record: ProductRecord, prediction: Prediction, fields: Sequence[str]) -> Comparison:
     if field == "price":
         return _compare_price(record, prediction, fields)
-    true, said = value_of(record, field), prediction.fields.get(field)
+    true, said = record.value(field), prediction.fields.get(field)
     if true is None:
         return Comparison(field, NONE, _whole(said), "unknown", None)
     if said is None:
