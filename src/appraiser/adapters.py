@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from appraiser.backbone import Backbone, first_line, load
 from appraiser.config import AdapterConfig
-from appraiser.errors import CheckpointError
+from appraiser.errors import CheckpointError, ConfigError
+from appraiser.trained_task import checkpoint_folder, read_task
 
 TRAINED_PARTS = "trained_parts.safetensors"
 """Weights of the base model that were trained in full beside adapters (`parts.projector=train`), by published name."""
@@ -43,20 +46,66 @@ def attach_adapters(backbone: Backbone, config: AdapterConfig, parts: Sequence[s
         use_dora=config.kind == "dora",
         bias="none",
     )
-    return Backbone(backbone.processor, backbone.name, get_peft_model(backbone.model, lora))
+    with _old_names():
+        return Backbone(backbone.processor, backbone.name, get_peft_model(backbone.model, lora))
 
 
-def load_adapted(folder: Path, base: str, *, dtype: str = "float32", device: Any = "cpu") -> Backbone:
+@contextmanager
+def _old_names() -> Iterator[None]:
+    """PEFT 0.21 asks transformers 5.23 for a name that is deprecated there: nothing a user could mend."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
+
+
+def load_any(
+    name: str,
+    *,
+    dtype: str = "float32",
+    num_crops: int | None = None,
+    attention: str = "auto",
+    device: Any = "cpu",
+    quantize: str = "none",
+) -> Backbone:
+    """A model to train from or to put an adapter on: what `load` takes, a run, or an adapter, which is merged.
+
+    Raises:
+        CheckpointError: nothing there, or damaged.
+        ConfigError: an adapter is to be quantized: merging needs the full weights.
+    """
+    folder = checkpoint_folder(name)
+    base = read_task(folder).base
+    if base is None:
+        return load(folder, dtype=dtype, num_crops=num_crops, attention=attention, device=device, quantize=quantize)
+    if quantize != "none":
+        raise ConfigError(
+            f"{name} is an adapter: it cannot be merged into weights of 4 bits",
+            fix="export it to a merged model first, and train from that",
+        )
+    adapted = load_adapted(Path(folder), base, dtype=dtype, num_crops=num_crops, attention=attention, device=device)
+    return Backbone(adapted.processor, name, adapted.model.merge_and_unload())
+
+
+def load_adapted(
+    folder: Path,
+    base: str,
+    *,
+    dtype: str = "float32",
+    num_crops: int | None = None,
+    attention: str = "auto",
+    device: Any = "cpu",
+) -> Backbone:
     """Base model with the adapter of `folder` on it, and the adapter's own processor settings.
 
     Raises:
         CheckpointError: base or adapter is missing or damaged.
     """
-    backbone = load(base, dtype=dtype, device=device)
+    backbone = load_any(base, dtype=dtype, attention=attention, device=device)
     try:
         read_trained_parts(backbone, folder)
-        model = PeftModel.from_pretrained(backbone.model, str(folder))
-        processor = type(backbone.processor).from_pretrained(folder)
+        with _old_names():
+            model = PeftModel.from_pretrained(backbone.model, str(folder))
+        processor = type(backbone.processor).from_pretrained(folder, num_crops=num_crops)
     except Exception as error:  # PEFT and safetensors raise many kinds; all mean a damaged adapter
         raise CheckpointError(
             f"cannot load the adapter in {folder}: {first_line(error)}",

@@ -147,6 +147,18 @@ class DataConfig(Section):
         return "no" if value is False else value  # YAML reads a bare `no` as false
 
 
+class DpoConfig(Section):
+    """Preference optimisation instead of ordinary fine-tuning; starts best from a run (`model.base=RUN`)."""
+
+    pairs: str | None = None
+    """A table of `image`, `chosen`, `rejected` (and `prompt`), or `mistakes`: the truth against the model's own wrong
+    answers about training products. Unset: no DPO."""
+    beta: PositiveFloat = 0.1
+    """How far the model may leave its start: higher keeps it closer. 0.1: the method's paper."""
+    most_mistakes: PositiveInt = 2000
+    """Training products that the model is asked about for its mistakes, at most."""
+
+
 class AugmentConfig(Section):
     """Training pictures are a little different in every epoch; evaluation and prediction see them as they are."""
 
@@ -224,6 +236,7 @@ class RunConfig(Section):
     parts: PartsConfig = Field(default_factory=PartsConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
     data: DataConfig
+    dpo: DpoConfig = Field(default_factory=DpoConfig)
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     run: RunSettings
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)

@@ -22,9 +22,9 @@ from appraiser.backbone import Backbone, Reader, load, side_by_side
 from appraiser.data.batches import Example, collate
 from appraiser.data.examples import prompt_example, views_of
 from appraiser.data.task import MAX_ANSWER_TOKENS, QUESTIONS, FieldValue, Language, ParsedAnswer
-from appraiser.errors import CheckpointError, ConfigError
+from appraiser.errors import ConfigError
 from appraiser.price_distribution import MAX_LENGTH, PriceDistribution, PriceGrammar, search_prices
-from appraiser.trained_task import PricePoint, TrainedTask, read_task
+from appraiser.trained_task import PricePoint, TrainedTask, checkpoint_folder, read_task
 
 # Prompt tokens of one batch: bounds memory, and lets short rows go in large batches.
 TOKENS_PER_BATCH = 16_384
@@ -371,16 +371,3 @@ def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
         rows = max(1, min(MAX_ROWS_PER_BATCH, TOKENS_PER_BATCH // lengths[order[0]]))
         yield order[:rows]
         order = order[rows:]
-
-
-def checkpoint_folder(run_or_folder: str | Path) -> str:
-    """RUN means its `best` checkpoint; everything else is left as it is."""
-    path = Path(run_or_folder)
-    if (path / "best").is_dir():
-        return str((path / "best").resolve())
-    if (path / "config.yaml").is_file() and (path / "metrics.jsonl").is_file():
-        raise CheckpointError(
-            f"run {path} has no best checkpoint: it ended before its first validation",
-            fix="train again with a smaller run.eval_every",
-        )
-    return str(run_or_folder)

@@ -59,3 +59,16 @@ def read_task(folder: str) -> TrainedTask:
 def write_task(folder: Path, trained: TrainedTask) -> None:
     """Write `appraiser.json`."""
     (folder / TASK_FILE).write_text(trained.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def checkpoint_folder(run_or_folder: str | Path) -> str:
+    """RUN means its `best` checkpoint; everything else is left as it is."""
+    path = Path(run_or_folder)
+    if (path / "best").is_dir():
+        return str((path / "best").resolve())
+    if (path / "config.yaml").is_file() and (path / "metrics.jsonl").is_file():
+        raise CheckpointError(
+            f"run {path} has no best checkpoint: it ended before its first validation",
+            fix="train again with a smaller run.eval_every",
+        )
+    return str(run_or_folder)

@@ -36,6 +36,20 @@ class Batch:
     labels: Tensor
     num_tokens: int
     """Real tokens, padding left out."""
+    reference: Tensor | None = None
+    """[num_examples] numbers that an objective compares with."""
+
+    @property
+    def num_examples(self) -> int:
+        return len(self.record_ids)
+
+    def row_numbers(self, kept: Tensor) -> Tensor:
+        """[n] number of the example that each of the kept positions [B, S] belongs to, also in a pack."""
+        if len(kept) == self.num_examples:
+            numbers = torch.arange(len(kept), device=kept.device)[:, None].expand_as(kept)
+        else:
+            numbers = (self.inputs["position_ids"] == 0).cumsum(-1) - 1
+        return numbers[kept]
 
     @property
     def num_supervised(self) -> int:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from appraiser.backbone import IGNORE_INDEX, Features, Reader, Views
 from appraiser.data.augmentation import Augmentation
-from appraiser.data.batches import Example
+from appraiser.data.batches import Batch, Example, collate, pack
 from appraiser.data.pictures import decode
 from appraiser.data.records import ProductRecord
 from appraiser.data.task import Task
@@ -42,14 +42,19 @@ def training_example(
             would not be the picture.
     """
     prompt = prompt_example(reader, task, record.id, pictures)
-    completion = tuple(reader.completion_ids(task.format(record.values(task.fields))))
+    return answered(reader, prompt, task.format(record.values(task.fields)), max_tokens)
+
+
+def answered(reader: Reader, prompt: Example, answer: str, max_tokens: int) -> Example:
+    """A prompt followed by its answer, which is supervised; raises as `training_example` does."""
+    completion = tuple(reader.completion_ids(answer))
     length = len(prompt.input_ids) + len(completion)
     if length > max_tokens:
         raise DataError(
-            f"record {record.id!r} needs {length} tokens, the limit is {max_tokens}",
+            f"record {prompt.record_id!r} needs {length} tokens, the limit is {max_tokens}",
             fix="raise data.max_tokens, lower model.num_crops, or shorten the title",
         )
-    return Example(record.id, prompt.input_ids + completion, prompt.labels + completion, prompt.pictures)
+    return Example(prompt.record_id, prompt.input_ids + completion, prompt.labels + completion, prompt.pictures)
 
 
 class ExampleSource:
@@ -96,6 +101,23 @@ class ExampleSource:
             self._free_bytes -= size
             self._cache[position] = example
         return example
+
+    def length(self, example: Example) -> int:
+        """Tokens of an example."""
+        return len(example.input_ids)
+
+    def join(self, examples: Sequence[Example], *, packed: bool = False) -> Batch:
+        """One micro-batch."""
+        return (pack if packed else collate)(examples, self.reader)
+
+    def rows(self, examples: Sequence[Example]) -> list[Example]:
+        """The rows of a batch of these examples."""
+        return list(examples)
+
+    def truth(self, epoch: int, position: int) -> list[tuple[str, Sequence[Views | Features]]]:
+        """Answer and pictures of every row, made anew from the record."""
+        record = self.records[position]
+        return [(self.task.format(record.values(self.task.fields)), self.pictures(record, epoch, position))]
 
     def pictures(self, record: ProductRecord, epoch: int, position: int) -> Sequence[Views | Features]:
         """A record's pictures as they are shown in an epoch."""

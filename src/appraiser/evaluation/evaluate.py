@@ -35,7 +35,8 @@ from appraiser.evaluation.scores import Part, Truth, columns_of, differences, sc
 from appraiser.evaluation.slices import slices
 from appraiser.evaluation.verdict import verdict
 from appraiser.json_text import json_text
-from appraiser.predict import Prediction, Predictor, checkpoint_folder
+from appraiser.predict import Prediction, Predictor
+from appraiser.trained_task import checkpoint_folder
 
 REPORT_FORMAT = 2
 MAX_CONFUSED = 25

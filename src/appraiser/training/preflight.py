@@ -176,17 +176,17 @@ def _is_picture(shown: Tensor, picture: Views | Features) -> bool:
     return shown.shape == content.shape and torch.allclose(shown.float(), content.float(), atol=1e-2, rtol=1e-2)
 
 
-def measure_step(gradients: StepGradients, batches: Sequence[Batch], optimizer_bytes: int) -> StepCost:
-    """Time one micro-batch, and leave no gradient behind."""
+def measure_step(gradients: StepGradients, batch: Batch, num_batches: int, optimizer_bytes: int) -> StepCost:
+    """Time one micro-batch of a step's `num_batches`, and leave no gradient behind."""
     device = gradients.replica.ranks.device
-    gradients(batches[:1])  # the first time, memory is asked for and kernels are chosen
+    gradients([batch])  # the first time, memory is asked for and kernels are chosen
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     begun = time.monotonic()
-    gradients(batches[:1])
+    gradients([batch])
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    seconds = (time.monotonic() - begun) * len(batches)
+    seconds = (time.monotonic() - begun) * num_batches
     gradients.forget()
     used = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _resident_bytes()
     return StepCost(seconds, (used + optimizer_bytes) / 2**30)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from appraiser.adapters import attach_adapters
-from appraiser.backbone import Backbone, load
+from appraiser.adapters import attach_adapters, load_any
+from appraiser.backbone import Backbone
 from appraiser.config import RunConfig
 from appraiser.data.dataset import ProductDataset
 from appraiser.data.task import Task
@@ -25,7 +25,7 @@ def prepare_model(config: RunConfig, data: ProductDataset, device: torch.device 
     Raises:
         ConfigError: more frozen layers than the tower has.
     """
-    backbone = load(
+    backbone = load_any(
         config.model.base,
         dtype=config.model.dtype,
         num_crops=config.model.num_crops or data.manifest.num_crops,

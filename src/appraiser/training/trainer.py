@@ -21,20 +21,34 @@ from torch import nn
 
 from appraiser.config import RunConfig
 from appraiser.data.augmentation import Augmentation
-from appraiser.data.batches import Batch, Example
+from appraiser.data.batches import Batch
 from appraiser.data.dataset import ProductDataset, open_dataset, share_of
 from appraiser.data.examples import ExampleSource
+from appraiser.data.pictures import decode
 from appraiser.errors import ConfigError, DataError
 from appraiser.predict import Predictor
 from appraiser.trained_task import write_task
 from appraiser.training.calibration import calibrated
 from appraiser.training.checkpoint import TRAINING, rewrite_task, save_checkpoint
-from appraiser.training.feed import Feed, StepData
-from appraiser.training.gradients import StepGradients, StepLoss, step_gradients
+from appraiser.training.feed import Feed, Source, StepData
+from appraiser.training.gradients import StepGradients, StepLoss, autocast, step_gradients
 from appraiser.training.kept_features import KeptFeatures
+from appraiser.training.objectives import NextToken, Objective
 from appraiser.training.optim import build_optimizers, part_of, schedule_factor, set_learning_rate, trainable
 from appraiser.training.optimizer_files import read_optimizers, write_optimizers
 from appraiser.training.order import RecordOrder
+from appraiser.training.preferences import (
+    MISTAKES,
+    DirectPreference,
+    PairSource,
+    Preference,
+    kept_mistakes,
+    kept_reference,
+    mistakes,
+    read_preferences,
+    reference_numbers,
+    write_preferences,
+)
 from appraiser.training.preflight import PreflightReport, StepCost, check_batch, measure_step, preflight
 from appraiser.training.preparation import mixed_prices, prepare_model, trained_task
 from appraiser.training.ranks import Ranks, join
@@ -145,7 +159,7 @@ class Session:
             resumed.read_weights(self.backbone)
         self.trained = trained_task(config, data)
         self.features = self._kept_features()
-        self.train_examples = ExampleSource(
+        self.examples = ExampleSource(
             share_of(data.split("train"), config.data.train_share, config.run.seed),
             self.backbone,
             self.trained.task,
@@ -154,10 +168,10 @@ class Session:
             augmentation=Augmentation(config.augment.mirror, config.augment.shift, config.run.seed),
             features=self.features.of if self.features else None,
         )
+        self.source, self.objective = self._ordinary() if config.dpo.pairs is None else self._preferences()
         self._check_batch_size()
         self.feed = Feed(
-            self.train_examples,
-            self.backbone,
+            self.source,
             config,
             self.ranks,
             last_step=self.num_steps,
@@ -186,20 +200,22 @@ class Session:
         run = self.config.run
         if run.steps is not None or run.epochs is None:
             return run.steps
-        return max(1, math.ceil(run.epochs * len(self.train_examples) / run.batch_size))
+        return max(1, math.ceil(run.epochs * len(self.source) / run.batch_size))
 
     def plan(self) -> TrainingPlan:
         """Run the preflight and say what training will do."""
-        first, second = 0, min(1, len(self.train_examples) - 1)
-        report = preflight(self.backbone, self.train_examples.draw(0, first), self.train_examples.draw(0, second))
-        groups, batches = self.feed.peek(self.state.step)
-        self._check_first_batch(groups[0], batches[0])
+        first, second = (
+            self.source.rows([self.source.draw(0, position)])[0] for position in (0, min(1, len(self.source) - 1))
+        )
+        report = preflight(self.backbone, first, second)
+        batch = self._checked_batch()
         # What fails here would have failed after hours, at the first validation.
         self.validation.smoke()
-        with step_gradients(self.config, self.replica) as gradients:
-            cost = measure_step(gradients, batches, _optimizer_bytes(self.optimizers))
+        with step_gradients(self.config, self.replica, self.objective) as gradients:
+            num_batches = -(-self.config.run.batch_size // (self.ranks.size * self.feed.micro_batch_size))
+            cost = measure_step(gradients, batch, num_batches, _optimizer_bytes(self.optimizers))
         return TrainingPlan(
-            num_records=len(self.train_examples),
+            num_records=len(self.source),
             num_steps=self.num_steps,
             num_trained=sum(parameter.numel() for _, parameter in trainable(self.backbone.model)),
             num_parameters=sum(parameter.numel() for parameter in self.backbone.network.parameters()),
@@ -210,25 +226,23 @@ class Session:
             cost=cost,
         )
 
-    def _check_first_batch(self, examples: Sequence[Example], batch: Batch) -> None:
-        """Compare the first micro-batch with its records, read and processed once more."""
-        draws = {self.train_examples.records[position].id: (epoch, position) for epoch, position in self._first_draws()}
-        task, targets, pictures = self.trained.task, [], []
-        for example in examples:
-            epoch, position = draws[example.record_id]
-            record = self.train_examples.records[position]
-            targets.append(task.format(record.values(task.fields)))
-            pictures.append(self.train_examples.pictures(record, epoch, position))
-        check_batch(batch, examples, targets, pictures, self.backbone)
-
-    def _first_draws(self) -> list[tuple[int, int]]:
-        return self.feed.order.step(self.state.step, self.ranks.rank, self.ranks.size)
+    def _checked_batch(self) -> Batch:
+        """The first micro-batch, compared with its records, which are read and processed once more."""
+        draws = self.feed.first_group(self.state.step)
+        items = [self.source.draw(*draw) for draw in draws]
+        batch = self.source.join(items, packed=self.config.run.packing)
+        truth = [row for draw in draws for row in self.source.truth(*draw)]
+        targets, pictures = [target for target, _ in truth], [pictures for _, pictures in truth]
+        check_batch(batch, self.source.rows(items), targets, pictures, self.backbone)
+        return batch
 
     def run(self, plan: TrainingPlan, tracker: Tracker, progress: Progress, stop: StopSignals) -> RunSummary:
         """Train, validate, keep the best, calibrate it."""
         started = time.monotonic()
+        if isinstance(self.source, PairSource) and self.ranks.is_first:
+            write_preferences(self.out / PREFERENCES, self.source)
         self._see_pictures(plan.num_steps, progress)
-        with step_gradients(self.config, self.replica) as gradients, self.feed:
+        with step_gradients(self.config, self.replica, self.objective) as gradients, self.feed:
             self._train(plan, gradients, tracker, progress, stop)
         try:
             with stop.leaving_at_once() if self.ranks.size == 1 else contextlib.nullcontext():
@@ -301,7 +315,11 @@ class Session:
         norm = math.hypot(*norms.values())
         loss, *sums = self.ranks.sum([found.loss, *found.sums.values()])
         if not math.isfinite(loss) or not math.isfinite(norm):
-            ids = [record_id for ids in self.ranks.gather([e.record_id for e in data.examples]) for record_id in ids]
+            ids = [
+                record_id
+                for ids in self.ranks.gather([row.record_id for row in self.source.rows(data.items)])
+                for record_id in ids
+            ]
             raise DataError(
                 f"loss or gradient is not a number (loss {loss}, norm {norm}) at step {self.state.step + 1}",
                 where=f"records {', '.join(ids[:8])}{' ...' if len(ids) > 8 else ''}",
@@ -348,9 +366,10 @@ class Session:
             self.feed.micro_batch_size = self.state.micro_batch_size = max(1, before // 2)
             self.state.warnings.append(
                 f"out of memory at step {self.state.step + 1}: from here on micro-batches of "
-                f"{self.feed.micro_batch_size} instead of {before}; the batch of {self.config.run.batch_size} and the loss are the same"
+                f"{self.feed.micro_batch_size} instead of {before}; the batch of "
+                f"{self.config.run.batch_size} and the loss are the same"
             )
-            batches = self.feed.group(data.examples)
+            batches = self.feed.regroup(data.items)
 
     def _part_norms(self) -> dict[str, float]:
         """Gradient norm of every trained part, over all ranks' shares."""
@@ -441,6 +460,37 @@ class Session:
         rewrite_task((self.out / "best").resolve(), trained)
         return warning
 
+    def _ordinary(self) -> tuple[Source, Objective]:
+        return self.examples, NextToken()
+
+    def _preferences(self) -> tuple[Source, Objective]:
+        """Pairs with the reference's numbers: those of the run folder where it has them, else made now and kept."""
+        config, kept = self.config, self.out / PREFERENCES
+        preferences = self._pairs()
+        source = PairSource(preferences, self.backbone, self.trained.task, self.examples)
+        if kept.is_file():
+            source.reference = kept_reference(kept)
+        else:
+            with autocast(config, self.backbone.device):
+                source.reference = reference_numbers(self.backbone, source, config.run.micro_batch_size)
+        return source, DirectPreference(self.backbone, config.dpo.beta)
+
+    def _pairs(self) -> list[Preference]:
+        pairs = self.config.dpo.pairs
+        if pairs is None or pairs == MISTAKES:
+            kept = self.out / PREFERENCES
+            train, task = self.examples.records, self.trained.task
+            if kept.is_file():
+                return kept_mistakes(kept, train)
+            rows = range(min(self.config.dpo.most_mistakes, len(train)))
+            mine = [train[row] for row in rows[self.ranks.rank :: self.ranks.size]]
+            predictor = Predictor(self.backbone, self.trained)
+            with autocast(self.config, self.backbone.device):
+                answers = predictor.predict([decode(data) for data in record.images] for record in mine)
+            found = mistakes(mine, [answer.text for answer in answers], task)
+            return [pair for part in self.ranks.gather(found) for pair in part]
+        return read_preferences(Path(pairs))
+
     def _kept_features(self) -> KeptFeatures | None:
         config = self.config
         is_possible = config.method("tower") == "freeze" and not (config.augment.mirror or config.augment.shift)
@@ -453,11 +503,11 @@ class Session:
         """Show a frozen tower the training pictures before the first step; ranks share the work."""
         if self.features is None:
             return
-        total = len(self.train_examples)
+        total = len(self.source)
         wanted = total if num_steps is None else min(total, num_steps * self.config.run.batch_size)
         mine = range(self.ranks.rank, wanted, self.ranks.size)
         order = RecordOrder(total, self.config.run.batch_size, self.config.run.seed)
-        records = [self.train_examples.records[order.at(place)[1]] for place in mine]
+        records = [self.examples.records[order.at(place)[1]] for place in mine]
         self.features.fill(records, lambda number: progress("see", {"done": number, "of": len(records)}))
         self.ranks.wait()
 
@@ -518,6 +568,7 @@ class Session:
 
 
 SCHEDULE_TICKS = 10_000
+PREFERENCES = "preferences.jsonl"
 
 
 def _optimizer_bytes(optimizers: Sequence[torch.optim.Optimizer]) -> int:

@@ -15,8 +15,16 @@ from peft import LoraConfig
 from tiny import formula_picture, tiny_backbone
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from appraiser.backbone import Backbone
+from appraiser.adapters import attach_adapters
+from appraiser.backbone import IGNORE_INDEX, Backbone
+from appraiser.config import AdapterConfig
+from appraiser.data.augmentation import Augmentation
+from appraiser.data.examples import ExampleSource
+from appraiser.data.pictures import encode
+from appraiser.data.records import ProductRecord
+from appraiser.data.task import Task
 from appraiser.phi3_v import Phi3VForConditionalGeneration, Phi3VProcessor
+from appraiser.training.preferences import DirectPreference, PairSource, mistakes, reference_numbers
 
 # PEFT 0.21 and TRL 1.16 use names that transformers 5.23 calls old.
 pytestmark = pytest.mark.filterwarnings("ignore:`.*gradient_checkpointing.*` is deprecated:FutureWarning")
@@ -163,3 +171,55 @@ def test_dpo_trainer_learns_from_preferences_with_pictures(backbone: Backbone, t
     assert found[0] == pytest.approx(0.6931, abs=1e-3), "policy and reference are the same at the start"
     assert torch.isfinite(torch.tensor(found)).all()
     assert seen.largest > 0
+
+
+def test_our_preference_loss_equals_dpo_trainers_on_the_same_batch(tmp_path: Path) -> None:
+    """Same rows, same pictures, adapters that say something; both references are the model before they did."""
+    folder = tmp_path / "base"
+    adapted = attach_adapters(
+        tiny_backbone(folder, num_crops=2), AdapterConfig(rank=4, dropout=0.0), ("decoder", "tower", "projector")
+    )
+    records = [
+        ProductRecord(
+            str(number), (encode(picture, lossless=True),), group=str(number), title=answer, price=10.0 + number
+        )
+        for number, (answer, picture) in enumerate(zip(ANSWERS, PICTURES, strict=True))
+    ]
+    task = Task(("title", "price"))
+    wrong = ["Product: x, Full Price: 1", "", "Product: Red Bag, Full Price: 12", "no"]
+    examples = ExampleSource(records, adapted, task, cache_bytes=0, augmentation=Augmentation())
+    source = PairSource(mistakes(records, wrong, task), adapted, task, examples)
+    adapted.model.eval()
+    source.reference = reference_numbers(adapted, source, 4)
+    arguments = DPOConfig(output_dir=str(tmp_path / "run"), max_steps=1, beta=0.3, **COMMON)
+    rows = [
+        {"prompt": asked("Price?"), "chosen": answered("a"), "rejected": answered("b"), "images": [PICTURES[0]]}
+        for _ in range(4)
+    ]
+    trainer = DPOTrainer(
+        model=adapted.model,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=adapted.processor,
+    )
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in adapted.model.named_parameters():
+            if "lora_B.default" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    batch = source.join([source.draw(0, position) for position in range(4)])
+    loss, numbers = DirectPreference(adapted, 0.3).loss(adapted.model, batch, 4)
+    order = [0, 2, 4, 6, 1, 3, 5, 7]  # theirs: all chosen rows, then all rejected ones
+    pixels = batch.inputs["pixel_values"][order]
+    theirs = {key: batch.inputs[key][order] for key in ("input_ids", "attention_mask")} | {
+        "completion_mask": (batch.labels[order] != IGNORE_INDEX).long(),
+        "pixel_values": pixels,
+        "image_sizes": batch.inputs["image_sizes"][order],
+    }
+    trainer.model.eval()
+    expected = trainer.compute_loss(trainer.model, theirs)
+    assert float(loss.detach()) == pytest.approx(float(expected), rel=1e-5)
+    assert abs(float(loss.detach()) - 0.6931) > 0.01
+    logged = trainer._metrics["eval"]
+    assert numbers["rewards/margins"] == pytest.approx(logged["rewards/margins"][0], rel=1e-4)
+    assert numbers["rewards/accuracies"] == pytest.approx(logged["rewards/accuracies"][0])
