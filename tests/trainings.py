@@ -4,7 +4,8 @@
                              its exit status when it ends
 
 The child trains with `resume=True` and ends as the command line does. A hook names a function and a signal: the child
-sends itself the signal when it enters the function for the `at`-th time.
+sends itself the signal when it enters the function for the `at`-th time. With "ranks": n, there are n children, which
+find each other as they would under torchrun; the hook is the first one's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -46,21 +48,29 @@ class Trainings:
         self.process.stdout.close()
         self.process.wait()
 
-    def start(self, config: dict[str, Any], err: Path, hook: dict[str, Any] | None = None) -> int:
-        """Begin or resume a run; returns its pid."""
+    def start(
+        self,
+        config: dict[str, Any],
+        err: Path,
+        hook: dict[str, Any] | None = None,
+        ranks: int = 1,
+        ids: Path | None = None,
+    ) -> int:
+        """Begin or resume a run; returns the (first) child's pid."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        print(json.dumps({"config": config, "hook": hook, "err": str(err)}), file=self.process.stdin, flush=True)
+        order = {"config": config, "hook": hook, "err": str(err), "ranks": ranks, "ids": str(ids) if ids else None}
+        print(json.dumps(order), file=self.process.stdin, flush=True)
         return int(self.process.stdout.readline())
 
     def status(self) -> int:
-        """Wait for the run's end: its exit code, negative for a signal."""
+        """Wait for the run's end: its exit code, negative for a signal; of several ranks the first that is not 0."""
         assert self.process.stdout is not None
         return int(self.process.stdout.readline())
 
-    def run(self, config: dict[str, Any], err: Path, hook: dict[str, Any] | None = None) -> int:
+    def run(self, config: dict[str, Any], err: Path, hook: dict[str, Any] | None = None, **more: Any) -> int:
         """A whole run."""
-        self.start(config, err, hook)
+        self.start(config, err, hook, **more)
         return self.status()
 
 
@@ -113,6 +123,8 @@ def _train(order: dict[str, Any]) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with Path(order["err"]).open("w") as err:
         try:
+            if order["ids"]:
+                _note_ids(order["ids"])
             if order["hook"]:
                 _set_hook(order["hook"])
             summary = train(config_from(order["config"], "test"), resume=True)
@@ -133,11 +145,52 @@ def _serve() -> None:
 
     torch.set_num_threads(1)
     for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            os._exit(_train(json.loads(line)))
-        print(pid, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+        order = json.loads(line)
+        port = _free_port()
+        children = []
+        for rank in range(order["ranks"]):
+            pid = os.fork()
+            if pid == 0:
+                if order["ranks"] > 1:
+                    _join_ranks(order, rank, port)
+                os._exit(_train(order))
+            children.append(pid)
+        print(children[0], flush=True)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+        print(next((code for code in codes if code), 0), flush=True)
+
+
+def _join_ranks(order: dict[str, Any], rank: int, port: int) -> None:
+    """What torchrun would put into the environment."""
+    size = str(order["ranks"])
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    if rank:
+        order["hook"] = None
+        order["err"] += str(rank)
+    if order["ids"]:
+        order["ids"] += str(rank)
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def _note_ids(path: str) -> None:
+    """Write down which records every step takes."""
+    from appraiser.training.feed import Feed, StepData
+
+    take = Feed.take
+
+    def noting(self: Feed, step: int) -> StepData:
+        data = take(self, step)
+        with Path(path).open("a") as file:
+            file.writelines(f"{step} {row.record_id}\n" for row in self.source.rows(data.items))
+        return data
+
+    Feed.take = noting
 
 
 if __name__ == "__main__":

@@ -99,7 +99,11 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 @pytest.mark.parametrize(
     ("phase", "number"),
-    [(phase, SIGNALS[(index + turn) % 3]) for index, phase in enumerate(HOOKS) for turn in (0, 1)],
+    [
+        pytest.param(phase, SIGNALS[(index + turn) % 3], marks=pytest.mark.soak if turn else ())
+        for index, phase in enumerate(HOOKS)
+        for turn in (0, 1, 2)
+    ],
 )
 def test_a_signal_saves_the_run_wherever_it_comes(place, whole, trainings, tmp_path, phase, number):
     sections: dict[str, Any] = {}

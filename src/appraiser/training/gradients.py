@@ -20,7 +20,6 @@ from appraiser.backbone import Backbone
 from appraiser.config import RunConfig
 from appraiser.data.batches import Batch
 from appraiser.training.objectives import NextToken, Objective
-from appraiser.training.optim import trainable
 from appraiser.training.replica import Replica
 
 Part = tuple[float, dict[str, float], tuple[Tensor | None, ...]]
@@ -51,7 +50,7 @@ class StepGradients:
         self.config = config
         self.replica = replica
         self.objective = objective or NextToken()
-        self.parameters = [parameter for _, parameter in trainable(replica.backbone.model)]
+        self.parameters = list(replica.trained.values())
         self._pool = pool
 
     def __call__(self, batches: Sequence[Batch], num_items: int | None = None, draw: int = 0) -> StepLoss:

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.nn.parallel import DistributedDataParallel
 
 from appraiser.backbone import Backbone
+from appraiser.training.optim import trainable
 from appraiser.training.ranks import Ranks
 
 
@@ -35,6 +35,9 @@ class Replica:
         elif self.ranks.size > 1:
             on_gpu = [self.ranks.device] if self.ranks.device.type == "cuda" else None
             self.model = DistributedDataParallel(backbone.model, device_ids=on_gpu)
+        # Once and for all: while a sharded model is computed, its modules hold other tensors.
+        self.trained = dict(trainable(backbone.model))
+        """Trained parameters by name."""
 
     @contextmanager
     def reducing(self, *, is_last: bool) -> Iterator[None]:
@@ -62,9 +65,9 @@ def _shard(backbone: Backbone, ranks: Ranks) -> None:
     network = backbone.network
     tower: Any = network.model.vision_embed_tokens.img_processor.vision_model
     blocks: list[nn.Module] = [*network.model.layers, *tower.encoder.layers[:-1]]
-    # Arithmetic is bfloat16 through autocast, as on one device: weights are gathered as they are.
-    policy = MixedPrecisionPolicy()
-    for block in blocks:
-        fully_shard(block, mesh=mesh, mp_policy=policy)
-    fully_shard(backbone.model, mesh=mesh, mp_policy=policy)
-    torch.distributed.barrier()
+    for block in blocks:  # arithmetic is bfloat16 through autocast, as on one device: weights are gathered as they are
+        fully_shard(block, mesh=mesh)
+    fully_shard(backbone.model, mesh=mesh)
+    if backbone.model is not network:
+        # PEFT's generate goes past its own forward, and so past the gathering.
+        register_fsdp_forward_method(backbone.model, "generate")

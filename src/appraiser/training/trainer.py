@@ -188,7 +188,7 @@ class Session:
             betas=(0.9, config.optim.beta2),
             muon_parts=config.run.micro_batches_at_once,
         )
-        self.names = {id(parameter): name for name, parameter in trainable(self.backbone.model)}
+        self.names = {id(parameter): name for name, parameter in self.replica.trained.items()}
         if resumed and resumed.checkpoint:
             read_optimizers(resumed.checkpoint / TRAINING, self.optimizers, self.names)
         self.validation = Validation(
@@ -374,7 +374,7 @@ class Session:
     def _part_norms(self) -> dict[str, float]:
         """Gradient norm of every trained part, over all ranks' shares."""
         parts: dict[str, list[torch.Tensor]] = {}
-        for name, parameter in trainable(self.backbone.model):
+        for name, parameter in self.replica.trained.items():
             if parameter.grad is not None:
                 parts.setdefault(part_of(name), []).append(parameter.grad)
         norms = {}
