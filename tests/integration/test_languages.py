@@ -134,6 +134,7 @@ def test_a_model_states_the_currency_and_is_wrong_in_another(place: Path, two_cu
     assert predictor.trained.currency is None
     for split, price_error in (("test", 0), ("calib", 1)):
         result = evaluate(predictor, two_currencies, split, controls=(), with_baselines=False, before=False)
+        assert sum("WARNING: prices are in several currencies" in line for line in result.verdict) == 1
         for prediction in result.predictions:
             assert (prediction.currency, prediction.price) == ("EUR", 1290.5)
             assert prediction.as_dict()["currency"] == "EUR"

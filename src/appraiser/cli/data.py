@@ -315,6 +315,8 @@ def check(
         for probe in result.probes
         if probe.warns
     )
+    if result.mixed_prices:
+        shortcuts += f"warning: {result.mixed_prices}\n"
     emit(
         result.as_json(),
         as_json,

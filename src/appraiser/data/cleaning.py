@@ -14,6 +14,8 @@ MIN_PRICES = 8
 """A category with fewer prices says little about what is usual; then all prices do."""
 MAX_DEVIATIONS = 4.0
 MIN_SPREAD = math.log(1.2)
+LogPrice = tuple[int, float, str | None]
+"""Place of a row, ln of its price, its category."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,22 @@ def placeholders(pictures: Sequence[str], labels: Sequence[Hashable]) -> dict[in
     }
 
 
-def price_outliers(prices: Sequence[float | None], categories: Sequence[str | None]) -> list[PriceOutlier]:
-    """Prices more than four deviations of ln price from the median of their category.
+def price_outliers(
+    prices: Sequence[float | None], categories: Sequence[str | None], currencies: Sequence[str | None]
+) -> list[PriceOutlier]:
+    """Prices more than four deviations of ln price from the median of their category, among those of one currency.
 
     The deviation is the median one, scaled to that of a normal distribution, so that outliers do not hide each other.
     """
-    known = [(place, math.log(price), categories[place]) for place, price in enumerate(prices) if price]
+    by_currency: dict[str | None, list[LogPrice]] = defaultdict(list)
+    for place, (price, category, currency) in enumerate(zip(prices, categories, currencies, strict=True)):
+        if price:
+            by_currency[currency].append((place, math.log(price), category))
+    found = [outlier for known in by_currency.values() for outlier in _outliers(known)]
+    return sorted(found, key=lambda outlier: outlier.place)
+
+
+def _outliers(known: Sequence[LogPrice]) -> list[PriceOutlier]:
     if len(known) < MIN_PRICES:
         return []
     by_category: dict[str | None, list[float]] = defaultdict(list)

@@ -6,6 +6,7 @@ import json
 import logging
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -134,7 +135,7 @@ def evaluate(
     scores |= _closer_look(truth, records, predictions, answers)
     if data.manifest.twins:
         scores["reasoning"] = _reasoning(scoring, data, limit)
-    scores["data"] = _data_facts(data)
+    scores["data"] = _data_facts(data, truth)
     scores["versions"] = {
         "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
     }  # fmt: skip
@@ -302,8 +303,10 @@ def _reasoning(scoring: _Scoring, data: ProductDataset, limit: int | None) -> di
     return reasoning_scores([pair.attribute for pair in pairs], moved, [pair.log_price_change for pair in pairs])
 
 
-def _data_facts(data: ProductDataset) -> dict[str, Any]:
+def _data_facts(data: ProductDataset, truth: Truth) -> dict[str, Any]:
+    """The data set; where its prices are in several currencies, how many of the products have which."""
     manifest = data.manifest
+    currencies = dict(Counter(filter(None, truth.currencies)).most_common()) if manifest.has_currencies else None
     return {
         "source": manifest.source,
         "licence": manifest.licence,
@@ -316,7 +319,7 @@ def _data_facts(data: ProductDataset) -> dict[str, Any]:
         "row_split_leak": manifest.grouping["row_split_leak"],
         "num_crops": manifest.num_crops,
         "seed": manifest.seed,
-    }
+    } | ({"currencies": currencies} if currencies else {})
 
 
 def _curves(run: Path | None) -> dict[str, list[list[float]]]:

@@ -30,6 +30,7 @@ def verdict(scores: Part) -> list[str]:
     said: list[str] = []
     for field, metrics in part_fields(scores).items():
         said += _field_sentences(scores, field, metrics)
+    said += _currencies(scores)
     said += _looks(scores)
     said += _surroundings(scores)
     said += _reasons(scores)
@@ -83,6 +84,17 @@ def _against_baselines(scores: Part, field: str, what: str, metric: str) -> list
             "interval holds 0. More test products would tell."
         ]
     return [f"{what} do NOT beat the baseline {other} ({figures})."]
+
+
+def _currencies(scores: Part) -> list[str]:
+    currencies = scores.get("data", {}).get("currencies")
+    if not currencies or "price" not in scores:
+        return []
+    counts = ", ".join(f"{count:,} {currency}" for currency, count in currencies.items())
+    return [
+        f"WARNING: prices are in several currencies (here {counts}): baselines, errors in money and price bands "
+        "compare them as plain numbers."
+    ]
 
 
 def _looks(scores: Part) -> list[str]:

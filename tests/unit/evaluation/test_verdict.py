@@ -53,6 +53,15 @@ def test_few_products_are_no_ground_for_a_warning() -> None:
     assert any(line.startswith("WARNING: the model may not need") for line in verdict(many))
 
 
+def test_prices_in_several_currencies_are_called_out() -> None:
+    mixed = scores(0.10, 0.20, 0.60) | {"data": {"currencies": {"EUR": 1200, "NOK": 2}}}
+    [line] = [line for line in verdict(mixed) if line.startswith("WARNING")]
+    assert "several currencies (here 1,200 EUR, 2 NOK): baselines" in line
+    assert not any("currencies" in line for line in verdict(scores(0.10, 0.20, 0.60) | {"data": {}}))
+    del mixed["price"]
+    assert not any("currencies" in line for line in verdict(mixed))
+
+
 def test_a_model_that_judges_the_rim_is_called_out() -> None:
     assert not any("rim" in line for line in verdict(scores(0.10, 0.20, 0.60, rim=0.50)))
     assert any(line.startswith("WARNING: the rim") for line in verdict(scores(0.10, 0.20, 0.60, rim=0.20)))

@@ -266,7 +266,7 @@ def _write(source: Source, fields: FieldMap, ledger: Ledger, folder: Path, setti
         cleaning={
             "html_entities": overview.cleaned["html_entities"],
             "corrected": overview.cleaned["corrected"],
-            "price_outliers": len(price_outliers(overview.prices, overview.categories)),
+            "price_outliers": len(price_outliers(overview.prices, overview.categories, overview.currencies)),
         },
         notes=list(source.notes),
         twins=num_twins,

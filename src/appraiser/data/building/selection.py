@@ -59,7 +59,7 @@ class Overview:
     prices: list[float | None] = field(default_factory=list)
     groups: list[str | None] = field(default_factory=list)
     splits: list[str] = field(default_factory=list)
-    currencies: Counter[str] = field(default_factory=Counter)
+    currencies: list[str | None] = field(default_factory=list)
     cleaned: Counter[str] = field(default_factory=Counter)
     types: ColumnTypes = field(default_factory=ColumnTypes)
 
@@ -81,8 +81,7 @@ def _overview(source: Source, fields: FieldMap, kept: Sequence[Kept], split_by: 
         found.groups.append(values.fields.get("group"))
         found.splits.append(_given_split(values, split_by))
         found.cleaned.update(values.cleaned)
-        if values.fields.get("currency"):
-            found.currencies[values.fields["currency"]] += 1
+        found.currencies.append(values.fields.get("currency"))
     return found
 
 
@@ -201,12 +200,13 @@ def _repeated(ids: Sequence[str], name: str, dedupe: Dedupe | None) -> set[int]:
     return {place for found in twice.values() for place in (found[1:] if dedupe == "first" else found[:-1])}
 
 
-def one_currency(found: Counter[str], given: str | None, *, may_be_several: bool = False) -> str | None:
+def one_currency(currencies: Sequence[str | None], given: str | None, *, may_be_several: bool = False) -> str | None:
     """The currency of all prices; None if nobody says it, or if there are several and that is wanted.
 
     Raises:
         DataError: there are several, and that is not wanted.
     """
+    found = Counter(filter(None, currencies))
     if len(found) > 1 and may_be_several:
         return None
     if len(found) > 1:

@@ -61,6 +61,23 @@ class CheckResult:
         """Records that some issue is about."""
         return len({place for issue in self.issues for place in issue.places})
 
+    @property
+    def currencies(self) -> dict[str, int]:
+        """How many prices are in each currency, the most common first."""
+        found = zip(self.findings.prices, self.findings.currencies, strict=True)
+        return dict(Counter(currency for price, currency in found if price and currency).most_common())
+
+    @property
+    def mixed_prices(self) -> str | None:
+        """What a reader has to know where prices are in several currencies."""
+        if len(self.currencies) < 2:
+            return None
+        counts = ", ".join(f"{count:,} {currency}" for currency, count in self.currencies.items())
+        return (
+            f"prices are in {len(self.currencies)} currencies ({counts}): outliers are looked for in each by itself, "
+            "but shortcuts, prices by category and what explains the price compare them as plain numbers"
+        )
+
     def as_json(self) -> dict[str, Any]:
         """The document that `check.json` holds."""
         manifest = self.dataset.manifest
@@ -73,6 +90,7 @@ class CheckResult:
             "records": len(self.findings),
             "pictures": self.findings.num_pictures,
             "splits": manifest.splits,
+            "currencies": self.currencies,
             "left_out": manifest.quarantined_by_reason,
             "issues": self.counts,
             "records_with_issues": self.num_concerned,

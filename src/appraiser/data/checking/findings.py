@@ -32,6 +32,7 @@ class Findings:
     titles: list[str | None] = field(default_factory=list)
     categories: list[str | None] = field(default_factory=list)
     prices: list[float | None] = field(default_factory=list)
+    currencies: list[str | None] = field(default_factory=list)
     title_tokens: array[int] = field(default_factory=lambda: array("i"))
     answer_tokens: array[int] = field(default_factory=lambda: array("i"))
 
@@ -54,6 +55,7 @@ class Findings:
         self.titles.append(record.title)
         self.categories.append(record.category)
         self.prices.append(record.price)
+        self.currencies.append(record.currency)
         self.title_tokens.append(title_tokens)
         self.answer_tokens.append(tokens)
         for number, picture in enumerate(measured, start=1):

@@ -146,7 +146,7 @@ def _texts(findings: Findings) -> Iterator[Issue]:
 
 
 def _prices(findings: Findings) -> Iterator[Issue]:
-    for outlier in price_outliers(findings.prices, findings.categories):
+    for outlier in price_outliers(findings.prices, findings.categories, findings.currencies):
         times = f"{outlier.times:.3g} times" if outlier.times >= 1 else f"1/{1 / outlier.times:.3g} of"
         price = findings.prices[outlier.place]
         yield Issue("price_outlier", (outlier.place,), f"{price:g}: {times} the typical {outlier.typical:.4g}")
@@ -205,7 +205,8 @@ def _are_variants(findings: Findings, first: int, second: int) -> bool:
 
 def _differing_labels(findings: Findings, places: Sequence[int]) -> list[str]:
     columns: dict[str, Sequence[Hashable]] = {
-        "titles": findings.titles, "categories": findings.categories, "prices": findings.prices,
+        "titles": findings.titles, "categories": findings.categories,
+        "prices": list(zip(findings.prices, findings.currencies, strict=True)),
     }  # fmt: skip
     counts = {name: len({values[place] for place in places}) for name, values in columns.items()}
     return [f"{count} different {name}" for name, count in counts.items() if count > 1]

@@ -69,6 +69,8 @@ def _top(result: CheckResult) -> str:
         for probe in result.probes
         if probe.warns
     ]
+    if result.mixed_prices:
+        loud.append(f"{result.mixed_prices[0].upper()}{result.mixed_prices[1:]}.")
     leaks = result.counts.get("split_leak", 0)
     if leaks:
         loud.append(

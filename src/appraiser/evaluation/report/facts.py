@@ -30,7 +30,7 @@ FACTS = {
 DATA_FACTS = {
     "source": "Source", "licence": "Licence", "rows_in": "Rows of the source", "kept": "Rows kept",
     "quarantined": "Rows left out", "quarantined_by_reason": "Left out, by reason", "splits": "Splits",
-    "groups": "Product groups (never split up)",
+    "groups": "Product groups (never split up)", "currencies": "Products scored, by currency",
     "row_split_leak": "Test products with a look-alike in training, had rows been split at random",
     "num_crops": "Crops per picture", "seed": "Seed of the split",
 }  # fmt: skip

@@ -112,11 +112,21 @@ def test_a_price_far_from_its_category_is_counted_and_kept(tmp_path):
 def test_outliers_are_judged_within_their_category_where_it_has_enough_prices():
     prices = [10.0 + number for number in range(MIN_PRICES)] + [1000.0 + number for number in range(MIN_PRICES)]
     categories = ["Socks"] * MIN_PRICES + ["Coats"] * MIN_PRICES
-    assert price_outliers(prices, categories) == []
-    (found,) = price_outliers([*prices, 1000.0], [*categories, "Socks"])
+    euros = ["EUR"] * len(prices)
+    assert price_outliers(prices, categories, euros) == []
+    (found,) = price_outliers([*prices, 1000.0], [*categories, "Socks"], [*euros, "EUR"])
     assert found.place == 2 * MIN_PRICES
     assert found.times > 50
-    assert price_outliers([1.0, 2.0, 1e9], [None] * 3) == []  # too few to say what is usual
+    assert price_outliers([1.0, 2.0, 1e9], [None] * 3, [None] * 3) == []  # too few to say what is usual
+
+
+def test_outliers_are_judged_among_prices_of_one_currency():
+    prices, euros = [100.0 + number for number in range(2 * MIN_PRICES)], ["EUR"] * 2 * MIN_PRICES
+    yen = [160 * price for price in prices]
+    both, currencies = prices + yen, euros + ["JPY"] * len(yen)
+    assert price_outliers(both, [None] * len(both), currencies) == []
+    both[3], both[-1] = yen[3], prices[-1]  # a yen price that is called euros, and the reverse
+    assert [found.place for found in price_outliers(both, [None] * len(both), currencies)] == [3, len(both) - 1]
 
 
 def test_corrections_drop_rename_and_reprice(tmp_path):

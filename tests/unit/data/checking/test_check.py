@@ -102,6 +102,26 @@ def test_a_picture_saved_again_is_a_near_duplicate_and_a_variant_in_another_colo
     assert found(checked(tmp_path, rows)) == {("near_duplicate", ("P002", "P003"))}
 
 
+def test_prices_in_several_currencies_are_said(tmp_path, appraiser):
+    rows = large_shop(tmp_path, currency=dict.fromkeys(range(6), "JPY"), price=dict.fromkeys(range(6), "2400"))
+    result = checked(tmp_path, rows, several_currencies=True)
+    assert "price_outlier" not in result.counts
+    assert result.as_json()["currencies"] == {"EUR": 14, "JPY": 6}
+    said = "rices are in 2 currencies (14 EUR, 6 JPY)"
+    assert f"P{said}" in save_check(result, tmp_path / "page").read_text(encoding="utf-8")
+    assert f"warning: p{said}" in appraiser("check", tmp_path / "out", "--workers", 1).out
+    euros = checked(tmp_path / "euros", large_shop(tmp_path / "euros"))
+    assert euros.mixed_prices is None
+    assert "currencies" not in save_check(euros, tmp_path / "page").read_text(encoding="utf-8")
+
+
+def test_one_picture_with_equal_numbers_in_two_currencies_is_a_conflict(tmp_path):
+    rows = large_shop(tmp_path, image={3: "2.jpg"}, title={3: "Article 2"}, category={3: "Bags"}, price={3: "12"})
+    rows[3]["currency"] = "USD"
+    result = checked(tmp_path, rows, several_currencies=True)
+    assert ("label_conflict", ("P002", "P003")) in found(result)
+
+
 def test_pictures_in_training_and_test_are_a_leak(tmp_path):
     rows = [row | {"split": "test" if n == 4 else "train"} for n, row in enumerate(large_shop(tmp_path))]
     (tmp_path / "4.jpg").write_bytes(jpeg(5, 200))
