@@ -142,7 +142,10 @@ def train(
             return RunSummary(out, 0, 0, 0.0, 0.0, 0.0, 0.0, {}, [mixed] if mixed else [])
         with Tracker(out, config, keep_until=session.state.step, is_recording=ranks.is_first) as tracker:
             report = progress if progress and ranks.is_first else lambda what, numbers: None
-            return session.run(plan, tracker, report, stop)
+            summary = session.run(plan, tracker, report, stop)
+        if tracker.warning:  # known when its mirror has ended
+            summary.warnings.append(tracker.warning)
+        return summary
 
 
 class Session:
@@ -254,8 +257,6 @@ class Session:
         if self.ranks.is_first:
             tracker.finish(self.out / "best", self.state)
             finish_run(self.out, summary.metrics | {"steps": summary.steps, "best_step": summary.best_step})
-        if tracker.warning:
-            summary.warnings.append(tracker.warning)
         return summary
 
     def _train(
