@@ -26,7 +26,7 @@ HOOKS = {
     "step": ("appraiser.training.gradients.StepGradients", "update"),
     "saving": ("appraiser.training.checkpoint", "_publish"),
     "validating": ("appraiser.training.validation.Validation", "_answer"),
-    "calibrating": ("appraiser.training.trainer", "calibrated"),
+    "calibrating": ("appraiser.training.session", "calibrated"),
     "seeing": ("appraiser.training.kept_features.KeptFeatures", "fill"),
 }
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from appraiser.backbone import Features, Views
 from appraiser.config import RunConfig
 from appraiser.data.batches import Batch, Example
+from appraiser.data.examples import RecordSequence
 from appraiser.training.order import RecordOrder, micro_batches, split_into
 from appraiser.training.ranks import Ranks
 
@@ -19,6 +20,8 @@ from appraiser.training.ranks import Ranks
 class Source(Protocol):
     """What a run trains on, by position: `ExampleSource`, or `PairSource`."""
 
+    @property
+    def records(self) -> RecordSequence: ...
     def __len__(self) -> int: ...
     def draw(self, epoch: int, position: int) -> Any:
         """One item as it is shown in an epoch."""
