@@ -223,8 +223,8 @@ class Loop:
         features = self.session.features
         if features is not None and features.num_unkept:
             warnings.append(
-                f"data.kept_features_gib={self.config.data.kept_features_gib:g} was full: {features.num_unkept} times a "
-                "picture was seen without being kept"
+                f"data.kept_features_gib={self.config.data.kept_features_gib:g} was full: {features.num_unkept} times "
+                "a picture was seen without being kept"
             )
         return RunSummary(
             out=Path(run.out),
