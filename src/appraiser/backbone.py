@@ -362,7 +362,14 @@ def load(
             f"{folder} lacks {len(missing)} of the model's tensors, among them {', '.join(missing[:3])}",
             fix="download or copy the folder again; a model with fresh random parts would answer nonsense",
         )
-    return Backbone(processor, str(name_or_path), model if quantize != "none" else model.to(device))
+    if quantize == "none":
+        return Backbone(processor, str(name_or_path), model.to(device))
+    for module in model.modules():
+        # On CPUs with AVX-512 bitsandbytes repacks its weights at the first evaluation; from then on its products have
+        # no gradient, and training goes on without a word (0.50.2).
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return Backbone(processor, str(name_or_path), model)
 
 
 def _quantized(quantize: str, dtype: str, device: str | torch.device) -> dict[str, Any]:
@@ -379,7 +386,7 @@ def _quantized(quantize: str, dtype: str, device: str | torch.device) -> dict[st
         bnb_4bit_quant_type=quantize,
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=DTYPES[dtype],
-        llm_int8_skip_modules=["lm_head", "vision_embed_tokens"],
+        llm_int8_skip_modules=["lm_head", "model.vision_embed_tokens"],
     )
     return {"quantization_config": settings, "device_map": {"": device}}
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,6 +28,7 @@ from appraiser.training.kept_features import KeptFeatures
 from appraiser.training.objectives import NextToken, Objective
 from appraiser.training.optim import build_optimizers
 from appraiser.training.optimizer_files import read_optimizers, write_optimizers
+from appraiser.training.picture_workers import items_from
 from appraiser.training.preferences import (
     MISTAKES,
     DirectPreference,
@@ -98,6 +100,7 @@ class Session:
             self.ranks,
             last_step=self.num_steps,
             micro_batch_size=self.state.micro_batch_size,
+            items_from=self._items_from if self.uses_workers else None,
         )
         self.replica = Replica(self.backbone, self.ranks, is_sharded=config.run.sharding == "full")
         self.optimizers = build_optimizers(
@@ -116,6 +119,14 @@ class Session:
         self.validation = Validation(
             config, self.backbone, self.trained, data.split("train"), data.split("val"), self.ranks
         )
+
+    @property
+    def uses_workers(self) -> bool:
+        """Pairs and kept features are made here: there is next to nothing to do ahead."""
+        return self.config.data.workers > 0 and self.source is self.examples and self.features is None
+
+    def _items_from(self, step: int) -> Iterator[list[Any]]:
+        return items_from(step, self.num_steps, self.config, self.backbone, self.trained.task, self.ranks)
 
     @property
     def num_steps(self) -> int | None:

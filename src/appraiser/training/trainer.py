@@ -251,6 +251,8 @@ class Loop:
                 f"run.micro_batches_at_once={at_once}: a step of run.batch_size={run.batch_size} has "
                 f"only {run.batch_size // run.micro_batch_size} micro-batches, so that many run side by side"
             )
+        if self.config.data.workers and not self.session.uses_workers:
+            ignored.append("data.workers: preference pairs and kept features are not made by workers: not used")
         if run.sharding == "full" and self.ranks.size == 1:
             ignored.append("run.sharding=full is for several processes: not used with one")
         if (
