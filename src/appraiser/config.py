@@ -300,8 +300,8 @@ class RunConfig(Section):
                 yield f"optim.{part}_learning_rate has no effect: parts.{part} is freeze"
         if self.model.dtype == "float16":
             yield (
-                "model.dtype=float16 is refused: gradients below 6e-8 vanish and activations above 65,504 overflow, "
-                "and the published weights were trained in bfloat16. Set float32, or bfloat16 where the GPU has it"
+                "model.dtype=float16 is refused: its gradients vanish below 6e-8 unless the loss is scaled, which is "
+                "not done here. Set bfloat16, or float32 where the GPU has no bfloat16"
             )
         if self.model.quantize == "nf4" and self.method("decoder") == "train":
             yield "model.quantize=nf4 freezes the decoder's matrices: set parts.decoder=adapt or freeze"
