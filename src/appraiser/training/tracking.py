@@ -81,10 +81,11 @@ class Tracker:
             )
 
     def finish(self, best: Path, state: RunState) -> None:
-        """Hand the best model to W&B as an artifact."""
+        """Hand the best model to W&B as an artifact, and wait a while until W&B has everything."""
         if self._mirror:
             score = state.best_score
             self._mirror.put(lambda run, wandb: _log_model(run, wandb, best.resolve(), state.best_step, score))
+            self._mirror.finish(exit_code=0)
 
     def _write(self, name: str, records: Sequence[Mapping[str, Any]]) -> None:
         file = self._files.get(name)

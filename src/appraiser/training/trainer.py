@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +122,10 @@ class Loop:
         summary = self._summary(time.monotonic() - started, [mixed_prices(session.trained, session.data), warning])
         if self.ranks.is_first:
             self.tracker.finish(session.out / "best", self.state)
-            finish_run(session.out, summary.metrics | {"steps": summary.steps, "best_step": summary.best_step})
         if self.tracker.warning:
             summary.warnings.append(self.tracker.warning)
+        if self.ranks.is_first:
+            finish_run(session.out, {name: value for name, value in asdict(summary).items() if name != "out"})
         return summary
 
     def _train(self) -> None:
