@@ -59,6 +59,11 @@ class ModelConfig(Section):
     general, and their part of the backward pass falls away."""
     gradient_checkpointing: bool = False
     """Compute activations again instead of keeping them: about a third more time, far less memory."""
+    checkpointed_share: PositiveFloat = Field(default=1.0, le=1.0)
+    """Of the blocks, the share whose activations are computed again with gradient_checkpointing: less saves time where
+    there is memory left."""
+    compile: bool = False
+    """Compile the blocks of tower and decoder (torch.compile): the first steps take minutes. For GPUs and long runs."""
 
 
 class AdapterConfig(Section):

@@ -47,6 +47,7 @@ from appraiser.training.ranks import Ranks
 from appraiser.training.replica import Replica
 from appraiser.training.resuming import Resumed
 from appraiser.training.run_state import RunState
+from appraiser.training.utilisation import StepWork
 from appraiser.training.validation import Validation
 
 PREFERENCES = "preferences.jsonl"
@@ -116,6 +117,7 @@ class Session:
         self.names = {id(parameter): name for name, parameter in self.replica.trained.items()}
         if resumed and resumed.checkpoint:
             read_optimizers(resumed.checkpoint / TRAINING, self.optimizers, self.names)
+        self.work = StepWork(self.backbone)
         self.validation = Validation(
             config, self.backbone, self.trained, data.split("train"), data.split("val"), self.ranks
         )

@@ -47,10 +47,11 @@ def take_step(session: Session, gradients: StepGradients, done: float) -> StepSt
             if parameter.grad is not None:
                 parameter.grad.mul_(optim.max_grad_norm / (norm + 1e-6))
     gradients.update(session.optimizers)
-    num_tokens, num_pictures = session.ranks.sum(
+    num_tokens, num_pictures, work = session.ranks.sum(
         [
             sum(batch.num_tokens for batch in data.batches),
             sum(len(batch.inputs.get("image_sizes", ())) for batch in data.batches),
+            sum(session.work.of(batch) for batch in data.batches),
         ]
     )
     return StepStats(
@@ -62,6 +63,7 @@ def take_step(session: Session, gradients: StepGradients, done: float) -> StepSt
         num_pictures=int(num_pictures),
         seconds=time.monotonic() - begun,
         data_wait_s=data.wait_s,
+        work=work,
         extra=dict(zip(found.sums, sums, strict=True)),
     )
 

@@ -29,6 +29,7 @@ from appraiser.training.session import Session, TrainingPlan
 from appraiser.training.step import take_step
 from appraiser.training.stop_signals import RunStopped, StopSignals
 from appraiser.training.tracking import Tracker
+from appraiser.training.utilisation import matmul_rate, memory_gib
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ class Loop:
         self.session, self.tracker, self.progress, self.stop = session, tracker, progress, stop
         self.config, self.state, self.ranks = session.config, session.state, session.ranks
         self.num_steps = session.num_steps
+        dtype = torch.bfloat16 if self.config.computes_in_bfloat16 else torch.float32
+        self.matmul_rate = matmul_rate(self.ranks.device, dtype)
 
     def run(self) -> RunSummary:
         """Train, validate, keep the best, calibrate it."""
@@ -175,8 +178,12 @@ class Loop:
             "train/pictures_per_s": state.num_pictures / max(state.trained_s, 1e-9),
             "train/tokens_per_s": state.num_tokens / max(state.trained_s, 1e-9),
         }
-        if torch.cuda.is_available():
-            numbers["train/memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        device = self.ranks.device
+        numbers["train/memory_gib"] = memory_gib(device)
+        # Of this rank's own machine: ranks do equal work.
+        work = statistics.fmean(stats.work for stats in state.window) / self.ranks.size
+        seconds = statistics.fmean(stats.seconds for stats in state.window)
+        numbers["train/matmul_share"] = work / seconds / self.matmul_rate
         self.tracker.log(state.step, numbers)
         numbers |= {"step": state.step, "done": 1.0 if state.is_over else done}
         self.progress("train", numbers | ({"of": self.num_steps} if self.num_steps else {}))
