@@ -64,10 +64,8 @@ def _shard(backbone: Backbone, ranks: Ranks) -> None:
     """FSDP2: every block is gathered when it is computed and given back afterwards; the rest belongs to the root."""
     mesh = init_device_mesh(ranks.device.type, (ranks.size,))
     decoder, tower = blocks_of(backbone)
-    for block in (
-        *decoder,
-        *tower,
-    ):  # arithmetic is bfloat16 through autocast, as on one device: weights are gathered as they are
+    # Arithmetic is bfloat16 through autocast, as on one device: weights are gathered as they are.
+    for block in (*decoder, *tower):
         fully_shard(block, mesh=mesh)
     fully_shard(backbone.model, mesh=mesh)
     if backbone.model is not backbone.network:
