@@ -220,7 +220,7 @@ class RunSettings(Section):
 
 
 class TrackingConfig(Section):
-    """W&B gets the settings and numbers of a run; pictures and answers are in the table of `appraiser evaluate` alone.
+    """W&B gets the settings and numbers of a run, ten validation pictures with their answers, and the best model.
     wandb adds host name, command line, paths, installed packages and machine load. Only `online` sends anything."""
 
     wandb: Literal["offline", "online", "off"] = "offline"
