@@ -26,6 +26,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_phi3_v import Phi3VConfig
+from .elementwise import QuickGelu, RmsNorm, Rotation
 
 IGNORE_INDEX = -100
 
@@ -122,9 +123,7 @@ class Phi3VVisionMLP(nn.Module):
         self.fc2 = nn.Linear(clip["intermediate_size"], clip["hidden_size"])
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        hidden_states = self.fc1(hidden_states)
-        hidden_states = hidden_states * torch.sigmoid(1.702 * hidden_states)  # quick_gelu
-        return self.fc2(hidden_states)
+        return self.fc2(QuickGelu.apply(self.fc1(hidden_states)))  # type: ignore[no-untyped-call]
 
 
 class Phi3VVisionLayer(GradientCheckpointingLayer):
@@ -319,10 +318,8 @@ class Phi3VRMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """fp32 inside, cast back, then times weight: the published order of roundings."""
-        wide = hidden_states.float()
-        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
-        return self.weight * wide.to(hidden_states.dtype)
+        normal: Tensor = RmsNorm.apply(hidden_states, self.weight, self.eps)  # type: ignore[no-untyped-call]
+        return normal
 
 
 class Phi3VRotaryEmbedding(nn.Module):
@@ -389,9 +386,8 @@ def document_numbers(position_ids: Tensor) -> Tensor:
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Half-split rotary embedding of [B, H, S, d] by tables [B, 1, S, d]."""
-    half = states.shape[-1] // 2
-    turned = torch.cat([-states[..., half:], states[..., :half]], dim=-1)
-    return states * cos + turned * sin
+    rotated: Tensor = Rotation.apply(states, cos, sin)  # type: ignore[no-untyped-call]
+    return rotated
 
 
 @dataclass(frozen=True)
