@@ -3,9 +3,10 @@
     python trainings.py      reads lines of JSON {"config": ..., "hook": ..., "err": path}, prints the child's pid, and
                              its exit status when it ends
 
-The child trains with `resume=True` and ends as the command line does. A hook names a function and a signal: the child
-sends itself the signal when it enters the function for the `at`-th time. With "ranks": n, there are n children, which
-find each other as they would under torchrun; the hook is the first one's.
+The child trains with `resume=True` and ends as the command line does, under the given "environ"; before, it runs the
+statements of "patches", which break or hasten something. A hook names a function and a signal: the child sends itself
+the signal when it enters the function for the `at`-th time. With "ranks": n, there are n children, which find each
+other as they would under torchrun; the hook is the first one's.
 """
 
 from __future__ import annotations
@@ -32,12 +33,20 @@ HOOKS = {
 
 
 class Trainings:
-    """Starts trainings quickly; use as a context manager."""
+    """Starts trainings quickly; use as a context manager.
+
+    Args:
+        prefix: a command that starts another one.
+    """
+
+    def __init__(self, *prefix: str) -> None:
+        self.prefix = prefix
 
     def __enter__(self) -> Trainings:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        command = [*self.prefix, sys.executable, __file__]
         self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
         return self
 
@@ -55,11 +64,14 @@ class Trainings:
         hook: dict[str, Any] | None = None,
         ranks: int = 1,
         ids: Path | None = None,
+        environ: dict[str, str] | None = None,
+        patches: str = "",
     ) -> int:
         """Begin or resume a run; returns the (first) child's pid."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        order = {"config": config, "hook": hook, "err": str(err), "ranks": ranks, "ids": str(ids) if ids else None}
+        order = {"config": config, "hook": hook, "err": str(err), "ranks": ranks, "ids": str(ids) if ids else None,
+                 "environ": environ or {}, "patches": patches}  # fmt: skip
         print(json.dumps(order), file=self.process.stdin, flush=True)
         return int(self.process.stdout.readline())
 
@@ -123,6 +135,8 @@ def _train(order: dict[str, Any]) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with Path(order["err"]).open("w") as err:
         try:
+            os.environ |= order["environ"]
+            exec(order["patches"], {})
             if order["ids"]:
                 _note_ids(order["ids"])
             if order["hook"]:
