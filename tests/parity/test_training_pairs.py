@@ -76,3 +76,29 @@ def test_a_pack_of_a_long_and_a_short_row_keeps_each_rows_rope_factors(tmp_path)
         packed = backbone.model(**pack([long, rows[1]], backbone).inputs, use_cache=False).logits[0]
         alone = [backbone.model(**collate([row], backbone).inputs).logits[0] for row in (long, rows[1])]
     torch.testing.assert_close(packed, torch.cat(alone), rtol=1e-4, atol=1e-5)
+
+
+def test_padding_behind_rows_needs_no_mask(tmp_path, monkeypatch):
+    """Plain causal attention on rows that are padded on the right; a mask is built where padding is in front."""
+    import appraiser.phi3_v.modeling_phi3_v as modeling
+
+    asked = []
+    build = modeling.create_causal_mask
+
+    def noting(**settings):
+        asked.append(settings["attention_mask"] is not None)
+        return build(**settings)
+
+    monkeypatch.setattr(modeling, "create_causal_mask", noting)
+    backbone = tiny_backbone(tmp_path / "model", num_crops=4)
+    backbone.model.eval()
+    rows = examples(backbone, [(40, 40), (90, 20)])
+    for side in ("right", "left"):
+        batch = collate(rows, backbone, padding_side=side)
+        with torch.no_grad():
+            logits = backbone.model(**batch.inputs, use_cache=False).logits
+            for row, example in enumerate(rows):
+                alone = backbone.model(**collate([example], backbone).inputs, use_cache=False).logits[0]
+                own = logits[row][batch.inputs["attention_mask"][row].bool()]
+                torch.testing.assert_close(own, alone, rtol=1e-4, atol=1e-5)
+    assert asked == [False, False, False, True, False, False]

@@ -637,12 +637,14 @@ class Phi3VModel(Phi3VPreTrainedModel):
         if position_ids is None:
             length = embeds.shape[1]
             position_ids = torch.arange(past_length, past_length + length, device=embeds.device)[None]
+        # Padding behind a row is seen by padding alone: plain causal attention does, and kernels are fastest with it.
+        is_plain = past_key_values is None and is_padded_behind(attention_mask)
         causal_mask = create_causal_mask(
             config=self.config,
             inputs_embeds=embeds,
-            attention_mask=attention_mask,
+            attention_mask=None if is_plain else attention_mask,
             past_key_values=past_key_values,
-            position_ids=position_ids,
+            position_ids=None if is_plain else position_ids,
         )
         tables = self.rotary_emb(position_ids, embeds.dtype, total_lengths)
         kept = None
@@ -663,6 +665,13 @@ class Phi3VModel(Phi3VPreTrainedModel):
             last_hidden_state=self.norm(hidden_states),
             past_key_values=past_key_values if use_cache else None,
         )
+
+
+def is_padded_behind(attention_mask: Tensor | None) -> bool:
+    """Whether every row of a [B, S] mask is ones, then zeros."""
+    if attention_mask is None or attention_mask.ndim != 2:
+        return False
+    return bool((attention_mask[:, 1:] <= attention_mask[:, :-1]).all())
 
 
 class Phi3VForConditionalGeneration(Phi3VPreTrainedModel, GenerationMixin):
