@@ -27,7 +27,7 @@ HOOKS = {
     "step": ("appraiser.training.gradients.StepGradients", "update"),
     "saving": ("appraiser.training.checkpoint", "_publish"),
     "validating": ("appraiser.training.validation.Validation", "_answer"),
-    "calibrating": ("appraiser.training.trainer", "calibrated"),
+    "calibrating": ("appraiser.training.session", "calibrated"),
     "seeing": ("appraiser.training.kept_features.KeptFeatures", "fill"),
 }
 
@@ -98,9 +98,9 @@ def fingerprint(run: Path) -> dict[str, Any]:
         state.pop(timed)
     for stats in state["window"]:
         stats.pop("seconds"), stats.pop("data_wait_s")
-    timed = {"train/seconds", "train/pictures_per_s", "train/tokens_per_s", "train/data_wait_share"}
+    timed = {"seconds", "pictures_per_s", "tokens_per_s", "data_wait_share", "memory_gib", "matmul_share"}
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    metrics = [{key: value for key, value in line.items() if key not in timed} for line in lines]
+    metrics = [{key: value for key, value in line.items() if key.removeprefix("train/") not in timed} for line in lines]
     links = {name: os.readlink(run / name) for name in ("best", "last")}
     return {"files": files, "state": state, "metrics": metrics, "links": links,
             "samples": (run / "samples.jsonl").read_text(),

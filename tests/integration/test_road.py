@@ -374,7 +374,7 @@ def test_scoring_that_cannot_work_fails_before_the_first_step(place: Path, monke
 
 
 def test_calibration_is_written_beside_the_best_weights(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import appraiser.training.trainer as trainer
+    import appraiser.training.session as session
 
     intervals = PriceIntervals(bounds={80: 0.5, 90: 0.7}, scaled=False, spreads=(0.1,) * 20)
 
@@ -383,7 +383,7 @@ def test_calibration_is_written_beside_the_best_weights(place: Path, monkeypatch
         assert len(calibration) > 0
         return predictor.trained.model_copy(update={"price_intervals": intervals}), None
 
-    monkeypatch.setattr(trainer, "calibrated", calibrated)
+    monkeypatch.setattr(session, "calibrated", calibrated)
     train(settings(place, "calibrated", run={"steps": 1}))
     trained = Predictor.load(place / "calibrated").trained
     assert trained.price_intervals == intervals

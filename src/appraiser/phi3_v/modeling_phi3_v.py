@@ -26,6 +26,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_phi3_v import Phi3VConfig
+from .elementwise import QuickGelu, RmsNorm, Rotation
 
 IGNORE_INDEX = -100
 
@@ -122,9 +123,7 @@ class Phi3VVisionMLP(nn.Module):
         self.fc2 = nn.Linear(clip["intermediate_size"], clip["hidden_size"])
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        hidden_states = self.fc1(hidden_states)
-        hidden_states = hidden_states * torch.sigmoid(1.702 * hidden_states)  # quick_gelu
-        return self.fc2(hidden_states)
+        return self.fc2(QuickGelu.apply(self.fc1(hidden_states)))  # type: ignore[no-untyped-call]
 
 
 class Phi3VVisionLayer(GradientCheckpointingLayer):
@@ -319,10 +318,8 @@ class Phi3VRMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """fp32 inside, cast back, then times weight: the published order of roundings."""
-        wide = hidden_states.float()
-        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
-        return self.weight * wide.to(hidden_states.dtype)
+        normal: Tensor = RmsNorm.apply(hidden_states, self.weight, self.eps)  # type: ignore[no-untyped-call]
+        return normal
 
 
 class Phi3VRotaryEmbedding(nn.Module):
@@ -389,9 +386,8 @@ def document_numbers(position_ids: Tensor) -> Tensor:
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Half-split rotary embedding of [B, H, S, d] by tables [B, 1, S, d]."""
-    half = states.shape[-1] // 2
-    turned = torch.cat([-states[..., half:], states[..., :half]], dim=-1)
-    return states * cos + turned * sin
+    rotated: Tensor = Rotation.apply(states, cos, sin)  # type: ignore[no-untyped-call]
+    return rotated
 
 
 @dataclass(frozen=True)
@@ -641,12 +637,14 @@ class Phi3VModel(Phi3VPreTrainedModel):
         if position_ids is None:
             length = embeds.shape[1]
             position_ids = torch.arange(past_length, past_length + length, device=embeds.device)[None]
+        # Padding behind a row is seen by padding alone: plain causal attention does, and kernels are fastest with it.
+        is_plain = past_key_values is None and is_padded_behind(attention_mask)
         causal_mask = create_causal_mask(
             config=self.config,
             inputs_embeds=embeds,
-            attention_mask=attention_mask,
+            attention_mask=None if is_plain else attention_mask,
             past_key_values=past_key_values,
-            position_ids=position_ids,
+            position_ids=None if is_plain else position_ids,
         )
         tables = self.rotary_emb(position_ids, embeds.dtype, total_lengths)
         kept = None
@@ -667,6 +665,13 @@ class Phi3VModel(Phi3VPreTrainedModel):
             last_hidden_state=self.norm(hidden_states),
             past_key_values=past_key_values if use_cache else None,
         )
+
+
+def is_padded_behind(attention_mask: Tensor | None) -> bool:
+    """Whether every row of a [B, S] mask is ones, then zeros."""
+    if attention_mask is None or attention_mask.ndim != 2:
+        return False
+    return bool((attention_mask[:, 1:] <= attention_mask[:, :-1]).all())
 
 
 class Phi3VForConditionalGeneration(Phi3VPreTrainedModel, GenerationMixin):

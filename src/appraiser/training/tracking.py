@@ -89,10 +89,11 @@ class Tracker:
             )
 
     def finish(self, best: Path, state: RunState) -> None:
-        """Hand the best model to W&B as an artifact."""
+        """Hand the best model to W&B as an artifact, and wait a while until W&B has everything."""
         if self._mirror:
             score = state.best_score
             self._mirror.put(lambda run, wandb: _log_model(run, wandb, best.resolve(), state.best_step, score))
+            self._mirror.finish(exit_code=0)
 
     def _write(self, name: str, records: Sequence[Mapping[str, Any]]) -> None:
         file = self._files.get(name)
@@ -148,6 +149,7 @@ class Mirror:
         self._waiting: queue.Queue[Callable[[Any, Any], Any] | None] = queue.Queue(MOST_WAITING)
         self._num_lost = 0
         self._exit_code = 0
+        self._is_finished = False
         self._thread: threading.Thread | None = None
         mode = config.tracking.wandb
         try:
@@ -177,9 +179,10 @@ class Mirror:
             self.warning = f"W&B is too slow: {self._num_lost} records are in metrics.jsonl only"
 
     def finish(self, exit_code: int) -> None:
-        """Wait a while for what is left."""
-        if self._thread is None:
+        """Wait a while for what is left, once."""
+        if self._thread is None or self._is_finished:
             return
+        self._is_finished = True
         self._exit_code = exit_code
         until = time.monotonic() + FINISH_TIMEOUT_S
         if self.is_alive:
