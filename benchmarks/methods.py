@@ -2,10 +2,10 @@
 
     python benchmarks/methods.py OUT [--rows 4000] [--steps 200] [--only full lora ...] [--write results/DATE-methods]
 
-Draws two catalogues, trains each method with its own usual rate and equal steps (`dpo`: 40 % of them), and scores all of
-them, and the model before training, on the same products. `dpo` starts from the run of `full` and learns from its mistakes
-about training products. What lies in OUT already is gone on with, or used again. `--write` makes a page and the JSON that
-the support matrix in docs/training.md is generated from.
+Draws two catalogues, trains each method with its own usual rate and equal steps (`dpo`: 40 % of them), and scores
+all of them, and the model before training, on the same products. `dpo` starts from the run of `full` and learns from
+its mistakes about training products. What lies in OUT already is gone on with, or used again. `--write` makes a page
+and the JSON that the support matrix in docs/training.md is generated from.
 """
 
 from __future__ import annotations
