@@ -73,7 +73,9 @@ def support_table() -> str:
             key = (run["model"], run["method"], run.get("dtype", facts["dtype"]), facts["device"])
             rows.setdefault(key, f"{run['what']}, {facts['date']}, torch {facts['torch']}")
     lines = [f"| {' | '.join(key)} | {what} |" for key, what in sorted(rows.items())]
-    return "\n".join(["| model | method | arithmetic | device | what, when |", "| --- | --- | --- | --- | --- |", *lines])
+    return "\n".join(
+        ["| model | method | arithmetic | device | what, when |", "| --- | --- | --- | --- | --- |", *lines]
+    )
 
 
 def training_page() -> str:
