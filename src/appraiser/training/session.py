@@ -92,6 +92,7 @@ class Session:
             max_tokens=config.data.max_tokens,
             augmentation=Augmentation(config.augment.mirror, config.augment.shift, config.run.seed),
             features=self.features.of if self.features else None,
+            features_anew=self.features.anew if self.features else None,
         )
         self.source, self.objective = self._ordinary() if config.dpo.pairs is None else self._preferences()
         self._check_batch_size()
