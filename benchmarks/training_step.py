@@ -133,10 +133,7 @@ class Ours:
         optimizers = build_optimizers(self.model, learning_rate=LEARNING_RATE)
 
         def step(batches: list[Batch]) -> float:
-            loss = self.gradients(batches).loss
-            torch.nn.utils.clip_grad_norm_(self.gradients.parameters, 1.0)
-            self.gradients.update(optimizers)
-            return loss
+            return workload.take_step(self.gradients, optimizers, batches)
 
         return step
 

@@ -6,16 +6,19 @@ import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch.optim import Optimizer
 
 from appraiser.backbone import IGNORE_INDEX, Backbone, load, model_folder
 from appraiser.data.batches import Batch, Example, collate
 from appraiser.data.samples.items import draw_item, iter_products
 from appraiser.phi3_v import Phi3VConfig, Phi3VForConditionalGeneration, Phi3VImageProcessor
 from appraiser.pretraining.pretrain import tiny_config
+from appraiser.training.gradients import StepGradients
 
 HERE = Path(__file__).resolve().parent
 PROMPT_TOKENS = 12
@@ -55,12 +58,17 @@ def build(config: str, crops: int, *, attention: str, dtype: torch.dtype) -> Bac
     torch.manual_seed(0)
     settings._attn_implementation = attention
     model = Phi3VForConditionalGeneration(settings).to(dtype)
+    return Backbone(processor_of(settings, crops), config, model)
+
+
+def processor_of(settings: Phi3VConfig, crops: int) -> Any:
+    """What a model's rows are made with where the text is random ids: the picture settings and the padding token."""
     side = settings.tokens_per_crop_side
     image_processor = Phi3VImageProcessor(
         num_crops=crops, num_img_tokens=side * side, crop_size=settings.clip_config["image_size"]
     )
     tokenizer = SimpleNamespace(pad_token_id=settings.pad_token_id)
-    return Backbone(SimpleNamespace(image_processor=image_processor, tokenizer=tokenizer), config, model)
+    return SimpleNamespace(image_processor=image_processor, tokenizer=tokenizer)
 
 
 def examples(backbone: Backbone, images: list[Image.Image], seed: int = 0) -> list[Example]:
@@ -94,20 +102,18 @@ def batches(backbone: Backbone, rows: list[Example], size: int, *, padding_side:
     ]
 
 
-def training_flops(config: Phi3VConfig, batch: Batch, *, tower_trained: bool = True) -> float:
-    """Floating-point operations that a training step on these rows needs, padding and waste left out.
+def forward_flops(config: Phi3VConfig, batch: Batch) -> dict[str, float]:
+    """Floating-point operations of one forward pass over these rows by part, padding and waste left out.
 
-    Forward, per row of S tokens, T of them image tokens, A with a scored next token, V views of P + 1 patches; tower
-    width C, its inner width F, patch side p; decoder width D, key-value width K, inner width I:
+    Per row of S tokens, T of them image tokens, A with a scored next token, V views of P + 1 patches; tower width C,
+    its inner width F, patch side p; decoder width D, key-value width K, inner width I:
 
         patches     V P 2 (3 p^2 C)
         tower       V (P + 1) 2 (4 C^2 + 2 C F) + V 4 (P + 1)^2 C    each block but the last, which nothing reads
         projector   T 2 (4 C D + D^2)
         decoder     S 2 (2 D^2 + 2 D K + 3 D I) + 2 S^2 D            each layer but the last; causal half of attention
-        last layer  S 2 (2 D K) + A 2 (2 D^2 + 3 D I) + A 4 S D      only scored positions reach the head
-        head        A 2 D vocab
-
-    Backward costs twice the forward, so trained parts count three times (patches twice: no gradient to pixels).
+         last layer S 2 (2 D K) + A 2 (2 D^2 + 3 D I) + A 4 S D      only scored positions reach the head
+         head       A 2 D vocab
     """
     clip = config.clip_config
     width, inner, patch = clip["hidden_size"], clip["intermediate_size"], clip["patch_size"]
@@ -116,20 +122,40 @@ def training_flops(config: Phi3VConfig, batch: Batch, *, tower_trained: bool = T
     crops = [(h // clip["image_size"]) * (w // clip["image_size"]) for h, w in sizes]
     views = sum(1 if count == 1 else 1 + count for count in crops)  # one crop: the same view as the global one
     block = views * (patches + 1) * 2 * (4 * width**2 + 2 * width * inner) + views * 4 * (patches + 1) ** 2 * width
-    tower = 3 * (clip["num_hidden_layers"] - 1) * block + 2 * views * patches * 2 * 3 * patch**2 * width
 
     hidden, kv = config.hidden_size, config.num_key_value_heads * config.head_dim
     image_tokens = int((batch.inputs["input_ids"] < 0).sum())
-    projector = image_tokens * 2 * (4 * width * hidden + hidden**2)
     by_query = 2 * (2 * hidden**2 + 3 * hidden * config.intermediate_size)
     by_key = 2 * (2 * hidden * kv)
-    decoder = 0
+    decoder = batch.num_supervised * 2 * hidden * config.vocab_size
     scored_per_row = (batch.labels[:, 1:] != IGNORE_INDEX).sum(-1).tolist()
     for length, scored in zip(batch.inputs["attention_mask"].sum(-1).tolist(), scored_per_row, strict=True):
         decoder += (config.num_hidden_layers - 1) * (length * (by_query + by_key) + 2 * length**2 * hidden)
         decoder += length * by_key + scored * (by_query + 4 * length * hidden)
-    head = batch.num_supervised * 2 * hidden * config.vocab_size
-    return (tower if tower_trained else 0) + 3 * (projector + decoder + head)
+    return {
+        "patches": views * patches * 2 * 3 * patch**2 * width,
+        "tower": (clip["num_hidden_layers"] - 1) * block,
+        "projector": image_tokens * 2 * (4 * width * hidden + hidden**2),
+        "decoder": decoder,
+    }
+
+
+def training_flops(config: Phi3VConfig, batch: Batch, *, tower_trained: bool = True) -> float:
+    """Floating-point operations that a step which trains all weights needs.
+
+    Backward costs twice the forward, so trained parts count three times (patches twice: no gradient to pixels).
+    """
+    work = forward_flops(config, batch)
+    tower = 3 * work["tower"] + 2 * work["patches"] if tower_trained else 0
+    return tower + 3 * (work["projector"] + work["decoder"])
+
+
+def take_step(gradients: StepGradients, optimizers: list[Optimizer], batches: list[Batch]) -> float:
+    """One update, with gradients clipped as in training; the loss before it."""
+    loss = gradients(batches).loss
+    torch.nn.utils.clip_grad_norm_(gradients.parameters, 1.0)
+    gradients.update(optimizers)
+    return loss
 
 
 def matmul_rate(dtype: torch.dtype, seconds: float = 1.5) -> float:

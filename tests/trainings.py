@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,7 @@ def _train(order: dict[str, Any]) -> int:
             err.write(f"{type(error).__name__}: {error}")
             return error.exit_code
         except BaseException as error:  # the test reads it from the file
-            err.write(repr(error))
+            err.write("".join(traceback.format_exception(error)))
             return 99
 
 

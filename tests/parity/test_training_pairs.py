@@ -73,8 +73,10 @@ def test_a_pack_of_a_long_and_a_short_row_keeps_each_rows_rope_factors(tmp_path)
     long = Example("long", rows[0].input_ids + tail, rows[0].labels + tail, rows[0].pictures)
     backbone.model.eval()
     with torch.no_grad():
-        packed = backbone.model(**pack([long, rows[1]], backbone).inputs, use_cache=False).logits[0]
+        packed = backbone.model(**pack([long, rows[1]], backbone).inputs).logits[0]
         alone = [backbone.model(**collate([row], backbone).inputs).logits[0] for row in (long, rows[1])]
+        with pytest.raises(ValueError, match="packed rows cannot fill a cache"):
+            backbone.model(**pack(rows, backbone).inputs, use_cache=True)
     torch.testing.assert_close(packed, torch.cat(alone), rtol=1e-4, atol=1e-5)
 
 

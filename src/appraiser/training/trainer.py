@@ -10,7 +10,7 @@ import contextlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ import torch
 
 from appraiser.config import RunConfig
 from appraiser.data.dataset import open_dataset
+from appraiser.errors import AppraiserError, CheckpointError
 from appraiser.training.gradients import step_gradients
 from appraiser.training.preparation import mixed_prices
 from appraiser.training.ranks import Ranks, join
@@ -78,7 +79,7 @@ def train(
     if config.run.num_threads is not None:
         torch.set_num_threads(config.run.num_threads)
     torch.manual_seed(config.run.seed)
-    with join() as ranks, StopSignals() as stop, contextlib.ExitStack() as stack:
+    with _said(out), join() as ranks, StopSignals() as stop, contextlib.ExitStack() as stack:
         data = open_dataset(config.data.dataset)
         resumed = None
         if not dry_run:
@@ -270,6 +271,21 @@ class Loop:
         ):
             ignored.append("the frozen tower's features are not kept: augmentation changes the pictures in every epoch")
         return ignored
+
+
+@contextlib.contextmanager
+def _said(out: Path) -> Iterator[None]:
+    """What the system refuses, a full disk above all, in our words."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, AppraiserError):
+            raise
+        raise CheckpointError(
+            f"the run cannot go on: {error.strerror or error}",
+            where=str(error.filename or out),
+            fix="make room or mend the disk, then go on with --resume; checkpoints are intact",
+        ) from error
 
 
 def _leaving_at_once(stop: StopSignals, ranks: Ranks) -> AbstractContextManager[None]:
