@@ -75,7 +75,7 @@ class Feed:
         self._items_from = items_from
         self._items: Iterator[list[Any]] | None = None
         self._pool = ThreadPoolExecutor(1)
-        self._following: tuple[int, Future[tuple[list[Any], list[list[Any]]]]] | None = None
+        self._following: tuple[int, Future[list[Any]]] | None = None
 
     def take(self, step: int) -> StepData:
         """The items of a step, counted from 0; the next step's are begun."""
@@ -88,11 +88,11 @@ class Feed:
             future = self._following[1]
         else:
             future = self._pool.submit(self._prepare, step)
-        items, groups = future.result()
+        items = future.result()
         if self.last_step is None or step + 1 < self.last_step:
             self._following = (step + 1, self._pool.submit(self._prepare, step + 1))
-        batches = self.batches(groups)
-        return StepData(items, batches, time.monotonic() - begun)
+        # Grouped now: memory may have forced smaller micro-batches since the items were begun.
+        return StepData(items, self.regroup(items), time.monotonic() - begun)
 
     def regroup(self, items: Sequence[Any]) -> list[Batch]:
         """The micro-batches of these items in the present size."""
@@ -111,10 +111,9 @@ class Feed:
         run = self.config.run
         return micro_batches(draws, lengths.__getitem__, self.micro_batch_size, run.micro_batch_tokens)[0]
 
-    def _prepare(self, step: int) -> tuple[list[Any], list[list[Any]]]:
+    def _prepare(self, step: int) -> list[Any]:
         draws = self.order.step(step, self.ranks.rank, self.ranks.size)
-        items = [self.source.draw(epoch, position) for epoch, position in draws]
-        return items, self._groups(items)
+        return [self.source.draw(epoch, position) for epoch, position in draws]
 
     def _groups(self, items: Sequence[Any]) -> list[list[Any]]:
         run = self.config.run

@@ -45,10 +45,19 @@ class Tracker:
 
     Args:
         keep_until: lines of later steps are dropped: a resumed run makes these steps again.
+        is_validated: False: the validation of that step comes again as well.
         is_recording: False on all ranks but the first, where nothing is written.
     """
 
-    def __init__(self, run: Path, config: RunConfig, *, keep_until: int = 0, is_recording: bool = True) -> None:
+    def __init__(
+        self,
+        run: Path,
+        config: RunConfig,
+        *,
+        keep_until: int = 0,
+        is_validated: bool = True,
+        is_recording: bool = True,
+    ) -> None:
         self._files: dict[str, IO[str]] = {}
         self._mirror: Mirror | None = None
         if not is_recording:
@@ -56,7 +65,7 @@ class Tracker:
         for name in ("metrics", "samples"):
             path = run / f"{name}.jsonl"
             with _writing(path.name):
-                drop_later_lines(path, keep_until)
+                drop_later_lines(path, keep_until, is_validated=is_validated)
                 self._files[name] = path.open("a", encoding="utf-8")
         if config.tracking.wandb != "off":
             self._mirror = Mirror(run, config)
@@ -251,15 +260,17 @@ def _log_model(run: Any, wandb: Any, best: Path, step: int, score: float | None)
     run.log_artifact(artifact, aliases=["best", f"step-{step}"])
 
 
-def drop_later_lines(path: Path, step: int) -> None:
-    """Keep the lines of a JSONL file up to a step; a line that was cut goes as well."""
+def drop_later_lines(path: Path, step: int, *, is_validated: bool = True) -> None:
+    """Keep the lines of a JSONL file up to a step, with or without its validation; a line that was cut goes as well."""
     if not path.is_file():
         return
     kept = []
     # Not splitlines: titles may hold other characters that end lines, such as U+2028.
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
-            if json.loads(line)["step"] <= step:
+            record = json.loads(line)
+            is_of_training = any(key.startswith("train/") for key in record)
+            if record["step"] < step or (record["step"] == step and (is_validated or is_of_training)):
                 kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):
             continue

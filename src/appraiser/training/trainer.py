@@ -96,7 +96,10 @@ def train(
         if dry_run:
             mixed = mixed_prices(session.trained, data)
             return RunSummary(out, 0, 0, 0.0, 0.0, 0.0, 0.0, {}, [mixed] if mixed else [])
-        with Tracker(out, config, keep_until=session.state.step, is_recording=ranks.is_first) as tracker:
+        state = session.state
+        with Tracker(
+            out, config, keep_until=state.step, is_validated=state.is_validated, is_recording=ranks.is_first
+        ) as tracker:
             report = progress if progress and ranks.is_first else lambda what, numbers: None
             return Loop(session, tracker, report, stop).run()
 

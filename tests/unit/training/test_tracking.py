@@ -186,6 +186,20 @@ def test_lines_of_steps_that_come_again_are_dropped(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["samples.jsonl"]
 
 
+def test_a_validation_that_comes_again_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    first, trained, validated = (
+        '{"step": 2, "eval/score": 1}',
+        '{"step": 4, "train/loss": 1}',
+        '{"step": 4, "eval/score": 1}',
+    )
+    path.write_text("\n".join((first, trained, validated, "")))
+    drop_later_lines(path, 4)
+    assert path.read_text().splitlines() == [first, trained, validated]
+    drop_later_lines(path, 4, is_validated=False)
+    assert path.read_text().splitlines() == [first, trained]
+
+
 def test_a_line_that_cannot_be_read_takes_no_other_with_it(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2, "tr{"step": 3}\n[]\n{"step": 4}\n')
