@@ -147,9 +147,7 @@ class Session:
         batch = self._checked_batch()
         # What fails here would have failed after hours, at the first validation.
         self.validation.smoke()
-        with step_gradients(self.config, self.replica, self.objective) as gradients:
-            num_batches = -(-self.config.run.batch_size // (self.ranks.size * self.feed.micro_batch_size))
-            cost = measure_step(gradients, batch, num_batches, _optimizer_bytes(self.optimizers))
+        cost = self._measured(batch)
         return TrainingPlan(
             num_records=len(self.source),
             num_steps=self.num_steps,
@@ -160,6 +158,35 @@ class Session:
             num_ranks=self.ranks.size,
             begins_at=self.state.step,
             cost=cost,
+        )
+
+    def _measured(self, batch: Batch) -> StepCost:
+        """What a step takes; where memory does not suffice for its first micro-batch, in smaller ones."""
+        with step_gradients(self.config, self.replica, self.objective) as gradients:
+            while True:
+                num_batches = -(-self.config.run.batch_size // (self.ranks.size * self.feed.micro_batch_size))
+                try:
+                    return measure_step(gradients, batch, num_batches, _optimizer_bytes(self.optimizers))
+                except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                    if not self.can_make_room(error):
+                        raise
+                gradients.forget()
+                self.make_room("before the first step")
+                batch = self._checked_batch()
+
+    def can_make_room(self, error: BaseException) -> bool:
+        """Whether smaller micro-batches may help; ranks that wait for each other's gradients cannot begin again."""
+        return _is_out_of_memory(error) and self.feed.micro_batch_size > 1 and self.ranks.size == 1
+
+    def make_room(self, when: str) -> None:
+        """Halve the micro-batches, and say so."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        before = self.feed.micro_batch_size
+        self.feed.micro_batch_size = self.state.micro_batch_size = before // 2
+        self.state.warnings.append(
+            f"out of memory {when}: from here on micro-batches of {before // 2} instead of {before}; the batch of "
+            f"{self.config.run.batch_size} and the loss are the same"
         )
 
     def _checked_batch(self) -> Batch:
@@ -275,6 +302,11 @@ class Session:
                 f"run.batch_size {self.config.run.batch_size} cannot be shared by {self.ranks.size} processes",
                 fix="choose a multiple of their number",
             )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """torch's CPU allocator raises a plain RuntimeError."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def _optimizer_bytes(optimizers: Sequence[torch.optim.Optimizer]) -> int:

@@ -76,19 +76,10 @@ def _gradients(session: Session, data: StepData, gradients: StepGradients) -> St
         try:
             return gradients(batches, int(num_items[0]), session.state.step)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            # Ranks that wait for each other's gradients cannot begin the step again.
-            if not _is_out_of_memory(error) or session.feed.micro_batch_size == 1 or session.ranks.size > 1:
+            if not session.can_make_room(error):
                 raise
         gradients.forget()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        before = session.feed.micro_batch_size
-        session.feed.micro_batch_size = session.state.micro_batch_size = max(1, before // 2)
-        session.state.warnings.append(
-            f"out of memory at step {session.state.step + 1}: from here on micro-batches of "
-            f"{session.feed.micro_batch_size} instead of {before}; the batch of "
-            f"{session.config.run.batch_size} and the loss are the same"
-        )
+        session.make_room(f"at step {session.state.step + 1}")
         batches = session.feed.regroup(data.items)
 
 
@@ -103,8 +94,3 @@ def _part_norms(session: Session) -> dict[str, float]:
         norm: Any = nn.utils.get_total_norm(gradients)
         norms[part] = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
     return norms
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """torch's CPU allocator raises a plain RuntimeError."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)

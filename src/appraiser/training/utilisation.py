@@ -25,9 +25,10 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     """FLOP/s of square matrix products of this process, measured for a moment: the best of a few."""
     side = MEASURED_SIDE.get(device.type, 1024)
     a = torch.randn(side, side, device=device, dtype=dtype)
-    best, until = 0.0, time.monotonic() + MEASURED_S
+    best = 0.0
     torch.mm(a, a)
-    while time.monotonic() < until:
+    until = time.monotonic() + MEASURED_S
+    while best == 0.0 or time.monotonic() < until:  # once at least, also where others keep the machine busy
         _wait(device)
         begun = time.perf_counter()
         torch.mm(a, a)
