@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from appraiser.backbone import Backbone, first_line, load
 from appraiser.config import AdapterConfig
@@ -114,15 +115,18 @@ def load_adapted(
     return Backbone(processor, str(folder), model)
 
 
-def write_trained_parts(model: Any, folder: Path) -> None:
-    """Write base weights that were trained beside the adapters; PEFT's own file holds the adapters alone."""
-    base = model.get_base_model()
-    originals = {name.replace(".base_layer", ""): parameter for name, parameter in base.named_parameters()}
-    trained = {
-        name: parameter.detach().cpu().contiguous()
-        for name, parameter in originals.items()
-        if parameter.requires_grad and "lora_" not in name
-    }
+def write_trained_parts(backbone: Backbone, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write base weights that were trained beside the adapters; PEFT's own file holds the adapters alone.
+
+    Args:
+        weights: the adapted model's, where this process holds only a share of them.
+    """
+    trained = {}
+    for name, parameter in backbone.model.named_parameters():
+        if parameter.requires_grad and "lora_" not in name:
+            whole = parameter if weights is None else weights[name]
+            published = name.removeprefix("base_model.model.").replace(".base_layer", "")
+            trained[published] = whole.detach().cpu().contiguous()
     if trained:
         save_file(trained, folder / TRAINED_PARTS)
 

@@ -96,6 +96,11 @@ def test_a_saved_adapter_is_the_model_that_was_trained(place, tmp_path, method):
     loaded = Predictor.load(tmp_path / "run").backbone
     merged = load_any(str(tmp_path / "run"))
     assert not hasattr(merged.model, "get_base_model")
+    if method == "mixed":  # trained in full beside the adapters: neither PEFT's file nor the base has it
+        name = "model.vision_embed_tokens.img_projection.0.weight"
+        before, after = load_file(place / "model/model.safetensors")[name], merged.network.state_dict()[name]
+        assert not torch.equal(before, after)
+        assert torch.equal(load_file(tmp_path / "run/best/trained_parts.safetensors")[name], after)
     image = decode(open_dataset(place / "dataset").split("test")[0].images[0])
     inputs = attached.processor(
         text="<|user|>\n<|image_1|>?<|end|>\n<|assistant|>\n", images=[image], return_tensors="pt"

@@ -211,7 +211,7 @@ def _scores(found: ModelSource, reference: Reference) -> str:
         f"By free generation on the {scores['n']:,} products of the {scores['split']} split, with 95 % intervals."
         f"{how}{rounded}\n\n"
         f"| | {' | '.join(metric.name for metric in shown)} |\n| --- |{' ---: |' * len(shown)}\n{''.join(rows)}\n"
-        f"{''.join(more)}\n" + "".join(f"{sentence}\n" for sentence in scores.get("verdict", []))
+        f"{''.join(more)}\n" + "".join(f"- {sentence}\n" for sentence in scores.get("verdict", []))
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from appraiser.adapters import write_trained_parts
 from appraiser.config import RunConfig
 from appraiser.data.augmentation import Augmentation
 from appraiser.data.batches import Batch
@@ -206,6 +207,8 @@ class Session:
         def write(folder: Path) -> None:
             if self.ranks.is_first:
                 self.backbone.save(folder, weights)
+                if self.config.parts_that("adapt"):
+                    write_trained_parts(self.backbone, folder, weights)
                 write_task(folder, self.trained)
                 (folder / TRAINING).mkdir(exist_ok=True)
                 (folder / TRAINING / "state.json").write_text(json.dumps(self.state.to_json()), encoding="utf-8")
