@@ -114,7 +114,7 @@ def test_an_unknown_setting_suggests_the_nearest(appraiser, dataset, tmp_path):
 
 def test_an_unknown_recipe_names_those_that_exist(appraiser, dataset, tmp_path):
     outcome = appraiser("train", dataset, "--out", tmp_path / "run", "--recipe", "lora-8gb")
-    assert_refused(outcome, 2, "ConfigError", "no recipe 'lora-8gb'", "demo, lora-24gb")
+    assert_refused(outcome, 2, "ConfigError", "no recipe 'lora-8gb'", "demo, dpo-24gb, fast")
 
 
 def test_training_without_a_data_set_says_how_to_make_one(appraiser, tmp_path):

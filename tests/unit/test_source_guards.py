@@ -222,6 +222,7 @@ def test_the_environment_is_read_by_the_command_line_alone(name):
         in (
             "demo.py",
             "evaluation/wandb_table.py",
+            "training/tracking.py",
             "training/ranks.py",  # torchrun tells a process its rank in no other way
         )
     )
