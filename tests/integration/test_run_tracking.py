@@ -190,9 +190,12 @@ def killing(self, optimizers):
     global steps
     steps += 1
     if steps == 3:
-        time.sleep(1.5)  # until it is there
-        found = subprocess.run(["pgrep", "-P", str(os.getpid()), "wandb-core"], capture_output=True, text=True)
-        os.kill(int(found.stdout), signal.SIGKILL)
+        found = ""
+        while not found.strip():  # until it is there
+            time.sleep(0.1)
+            command = ["pgrep", "-P", str(os.getpid()), "wandb-core"]
+            found = subprocess.run(command, capture_output=True, text=True).stdout
+        os.kill(int(found), signal.SIGKILL)
     update(self, optimizers)
 
 StepGradients.update = killing
