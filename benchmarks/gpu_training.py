@@ -123,7 +123,7 @@ class Mode:
         """Settings of such a run."""
         method = METHODS[self.method]
         model = {"base": str(self.model_config), "dtype": "bfloat16", "attention": self.attention, "num_crops": 16}
-        model |= method.get("model", {})
+        model |= {"compile": self.is_compiled} | method.get("model", {})
         if self.checkpointing is not None:
             model["gradient_checkpointing"] = self.checkpointing
         run = {"out": "unused", "batch_size": self.rows_per_step, "micro_batch_size": self.rows_per_step}
@@ -144,8 +144,6 @@ def measure(mode: Mode) -> Facts:
     config = mode.config
     with patch.object(preparation, "load_any", random_backbone):
         backbone = preparation.prepare_model(config, None, device)  # type: ignore[arg-type]  # crops are in the settings
-    if mode.is_compiled:
-        compile_layers(backbone)
     rows = examples(backbone, config, mode)
     backbone.model.train()
     rate = matmul_rate(device)
@@ -196,14 +194,6 @@ def quantize_decoder(model: Phi3VForConditionalGeneration, kind: str, dtype: tor
                 ).to(device)
                 setattr(block, name, small)
     model.is_loaded_in_4bit = True  # PEFT asks for it
-
-
-def compile_layers(backbone: Backbone) -> None:
-    """Compile block by block; equal blocks share one compilation. The last decoder layer cuts positions by a mask."""
-    network = backbone.network
-    tower = network.model.vision_embed_tokens.img_processor.vision_model
-    for layer in [*network.model.layers[:-1], *tower.encoder.layers[:-1]]:
-        layer.compile()  # lengths differ: what varies becomes dynamic with the second batch
 
 
 def examples(backbone: Backbone, config: RunConfig, mode: Mode) -> list[Example]:

@@ -1,7 +1,9 @@
-"""Write docs/cli.md and docs/config.md from the code; `--check` fails when they are out of date."""
+"""Write docs/cli.md and docs/config.md from the code, and the table of what was run in docs/training.md from the dated
+result files; `--check` fails when they are out of date."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import get_args
@@ -14,6 +16,7 @@ from appraiser.cli import app
 from appraiser.config import RunConfig, Section, recipe_names
 
 DOCS = Path(__file__).parent
+SUPPORT = "<!-- support -->"
 
 
 def cli_page() -> str:
@@ -61,10 +64,31 @@ def _meaning(setting: object) -> str:
     return " ".join(part for part in (named, text) if part)
 
 
+def support_table() -> str:
+    """What `ran` in any result file, newest first; what is not here has not been run."""
+    rows: dict[tuple[str, str, str, str], str] = {}
+    for path in sorted((DOCS.parent / "benchmarks/results").glob("*.json"), reverse=True):
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        for run in facts.get("ran", []):
+            key = (run["model"], run["method"], run.get("dtype", facts["dtype"]), facts["device"])
+            rows.setdefault(key, f"{run['what']}, {facts['date']}, torch {facts['torch']}")
+    lines = [f"| {' | '.join(key)} | {what} |" for key, what in sorted(rows.items())]
+    return "\n".join(
+        ["| model | method | arithmetic | device | what, when |", "| --- | --- | --- | --- | --- |", *lines]
+    )
+
+
+def training_page() -> str:
+    """docs/training.md with its table filled in."""
+    text = (DOCS / "training.md").read_text(encoding="utf-8")
+    start, end = text.index(SUPPORT) + len(SUPPORT), text.index("<!-- end -->")
+    return f"{text[:start]}\n{support_table()}\n{text[end:]}"
+
+
 def main() -> int:
-    """Write or check both pages."""
+    """Write or check the pages."""
     stale = []
-    for name, text in (("cli.md", cli_page()), ("config.md", config_page())):
+    for name, text in (("cli.md", cli_page()), ("config.md", config_page()), ("training.md", training_page())):
         path = DOCS / name
         if "--check" in sys.argv:
             stale += [] if path.is_file() and path.read_text(encoding="utf-8") == text else [str(path)]

@@ -38,7 +38,7 @@ from appraiser.evaluation.controls import derangement
 from appraiser.evaluation.evaluate import base_of
 from appraiser.evaluation.metrics import Scores, price_array, price_scores, score
 from appraiser.trained_task import TrainedTask
-from appraiser.training.trainer import record_order
+from appraiser.training.order import RecordOrder
 
 SEES, BLIND = "fine-tuned", "trained without any picture"
 ROWS_AT_ONCE = 32
@@ -112,10 +112,10 @@ def trained_without_pictures(base: str, trained: TrainedTask, records: Records, 
     backbone = load(base)
     optimizer = torch.optim.AdamW(backbone.model.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
-    order = record_order(len(records), seed=0)
+    order = RecordOrder(len(records), ROWS_AT_ONCE, seed=0)
     backbone.model.train()
-    for _ in range(steps):
-        drawn = [records[next(order)[1]] for _ in range(ROWS_AT_ONCE)]
+    for step in range(steps):
+        drawn = [records[position] for _, position in order.step(step)]
         batch = collate([training_example(backbone, trained.task, record, (), 8192) for record in drawn], backbone)
         backbone.model(**batch.inputs, labels=batch.labels).loss.backward()
         torch.nn.utils.clip_grad_norm_(backbone.model.parameters(), 1.0)

@@ -3,9 +3,10 @@
     python trainings.py      reads lines of JSON {"config": ..., "hook": ..., "err": path}, prints the child's pid, and
                              its exit status when it ends
 
-The child trains with `resume=True` and ends as the command line does. A hook names a function and a signal: the child
-sends itself the signal when it enters the function for the `at`-th time. With "ranks": n, there are n children, which
-find each other as they would under torchrun; the hook is the first one's.
+The child trains with `resume=True` and ends as the command line does, under the given "environ"; before, it runs the
+statements of "patches", which break or hasten something. A hook names a function and a signal: the child sends itself
+the signal when it enters the function for the `at`-th time. With "ranks": n, there are n children, which find each
+other as they would under torchrun; the hook is the first one's.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +28,26 @@ HOOKS = {
     "step": ("appraiser.training.gradients.StepGradients", "update"),
     "saving": ("appraiser.training.checkpoint", "_publish"),
     "validating": ("appraiser.training.validation.Validation", "_answer"),
-    "calibrating": ("appraiser.training.trainer", "calibrated"),
+    "calibrating": ("appraiser.training.session", "calibrated"),
     "seeing": ("appraiser.training.kept_features.KeptFeatures", "fill"),
 }
 
 
 class Trainings:
-    """Starts trainings quickly; use as a context manager."""
+    """Starts trainings quickly; use as a context manager.
+
+    Args:
+        prefix: a command that starts another one.
+    """
+
+    def __init__(self, *prefix: str) -> None:
+        self.prefix = prefix
 
     def __enter__(self) -> Trainings:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        command = [*self.prefix, sys.executable, __file__]
         self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
         return self
 
@@ -55,11 +65,14 @@ class Trainings:
         hook: dict[str, Any] | None = None,
         ranks: int = 1,
         ids: Path | None = None,
+        environ: dict[str, str] | None = None,
+        patches: str = "",
     ) -> int:
         """Begin or resume a run; returns the (first) child's pid."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        order = {"config": config, "hook": hook, "err": str(err), "ranks": ranks, "ids": str(ids) if ids else None}
+        order = {"config": config, "hook": hook, "err": str(err), "ranks": ranks, "ids": str(ids) if ids else None,
+                 "environ": environ or {}, "patches": patches}  # fmt: skip
         print(json.dumps(order), file=self.process.stdin, flush=True)
         return int(self.process.stdout.readline())
 
@@ -86,9 +99,9 @@ def fingerprint(run: Path) -> dict[str, Any]:
         state.pop(timed)
     for stats in state["window"]:
         stats.pop("seconds"), stats.pop("data_wait_s")
-    timed = {"train/seconds", "train/pictures_per_s", "train/tokens_per_s", "train/data_wait_share"}
+    timed = {"seconds", "pictures_per_s", "tokens_per_s", "data_wait_share", "memory_gib", "matmul_share"}
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    metrics = [{key: value for key, value in line.items() if key not in timed} for line in lines]
+    metrics = [{key: value for key, value in line.items() if key.removeprefix("train/") not in timed} for line in lines]
     links = {name: os.readlink(run / name) for name in ("best", "last")}
     return {"files": files, "state": state, "metrics": metrics, "links": links,
             "samples": (run / "samples.jsonl").read_text(),
@@ -123,6 +136,8 @@ def _train(order: dict[str, Any]) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with Path(order["err"]).open("w") as err:
         try:
+            os.environ |= order["environ"]
+            exec(order["patches"], {})
             if order["ids"]:
                 _note_ids(order["ids"])
             if order["hook"]:
@@ -134,7 +149,7 @@ def _train(order: dict[str, Any]) -> int:
             err.write(f"{type(error).__name__}: {error}")
             return error.exit_code
         except BaseException as error:  # the test reads it from the file
-            err.write(repr(error))
+            err.write("".join(traceback.format_exception(error)))
             return 99
 
 

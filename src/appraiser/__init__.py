@@ -18,6 +18,7 @@ _HOMES = {
     "build_dataset": "appraiser.data.building.build",
     "evaluate": "appraiser.evaluation.evaluate",
     "export_dataset": "appraiser.data.exports.export",
+    "export_model": "appraiser.exporting.export",
     "load": "appraiser.backbone",
     "make_catalogue": "appraiser.data.samples.catalogue",
     "open_dataset": "appraiser.data.dataset",
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from appraiser.data.exports.export import export_dataset as export_dataset
     from appraiser.data.samples.catalogue import make_catalogue as make_catalogue
     from appraiser.evaluation.evaluate import evaluate as evaluate
+    from appraiser.exporting.export import export_model as export_model
     from appraiser.predict import Prediction as Prediction
     from appraiser.predict import Predictor as Predictor
     from appraiser.training.trainer import train as train

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import BitsAndBytesConfig
+from transformers.utils import is_flash_attn_2_available
 
 from appraiser.errors import CheckpointError, MissingDependencyError, ModelInputError
 from appraiser.phi3_v import IGNORE_INDEX, Phi3VConfig, Phi3VForConditionalGeneration, Phi3VProcessor
@@ -41,6 +43,7 @@ __all__ = [
     "side_by_side",
 ]
 
+logger = logging.getLogger(__name__)
 EMBEDDED_MODELS = ("phi3v-tiny",)
 SMALL_MODEL = 50_000_000
 """Parameters: one operation of a larger model keeps all cores busy."""
@@ -347,7 +350,7 @@ def load(
         model, info = Phi3VForConditionalGeneration.from_pretrained(
             folder,
             dtype=DTYPES[dtype],
-            attn_implementation=attention if attention != "auto" else "blocks" if is_cpu else "sdpa",
+            attn_implementation=_attention(attention, is_cpu),
             use_safetensors=True,
             output_loading_info=True,
             **_quantized(quantize, dtype, device),
@@ -362,7 +365,24 @@ def load(
             f"{folder} lacks {len(missing)} of the model's tensors, among them {', '.join(missing[:3])}",
             fix="download or copy the folder again; a model with fresh random parts would answer nonsense",
         )
-    return Backbone(processor, str(name_or_path), model if quantize != "none" else model.to(device))
+    if quantize == "none":
+        return Backbone(processor, str(name_or_path), model.to(device))
+    for module in model.modules():
+        # On CPUs with AVX-512 bitsandbytes repacks its weights at the first evaluation; from then on its products have
+        # no gradient, and training goes on without a word (0.50.2).
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return Backbone(processor, str(name_or_path), model)
+
+
+def _attention(asked: str, is_cpu: bool) -> str:
+    """What transformers is to use; without flash-attn, PyTorch's own kernel, and that is said."""
+    if asked == "auto":
+        return "blocks" if is_cpu else "sdpa"
+    if asked == "flash_attention_2" and not is_flash_attn_2_available():
+        logger.warning("flash-attn is not installed or has no GPU: PyTorch's own attention (sdpa) is used")
+        return "sdpa"
+    return asked
 
 
 def _quantized(quantize: str, dtype: str, device: str | torch.device) -> dict[str, Any]:
@@ -379,7 +399,7 @@ def _quantized(quantize: str, dtype: str, device: str | torch.device) -> dict[st
         bnb_4bit_quant_type=quantize,
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=DTYPES[dtype],
-        llm_int8_skip_modules=["lm_head", "vision_embed_tokens"],
+        llm_int8_skip_modules=["lm_head", "model.vision_embed_tokens"],
     )
     return {"quantization_config": settings, "device_map": {"": device}}
 

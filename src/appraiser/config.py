@@ -59,6 +59,11 @@ class ModelConfig(Section):
     general, and their part of the backward pass falls away."""
     gradient_checkpointing: bool = False
     """Compute activations again instead of keeping them: about a third more time, far less memory."""
+    checkpointed_share: PositiveFloat = Field(default=1.0, le=1.0)
+    """Of the blocks, the share whose activations are computed again with gradient_checkpointing: less saves time where
+    there is memory left."""
+    compile: bool = False
+    """Compile the blocks of tower and decoder (torch.compile): the first steps take minutes. For GPUs and long runs."""
 
 
 class AdapterConfig(Section):
@@ -215,7 +220,7 @@ class RunSettings(Section):
 
 
 class TrackingConfig(Section):
-    """W&B gets the settings and numbers of a run; pictures and answers are in the table of `appraiser evaluate` alone.
+    """W&B gets the settings and numbers of a run, ten validation pictures with their answers, and the best model.
     wandb adds host name, command line, paths, installed packages and machine load. Only `online` sends anything."""
 
     wandb: Literal["offline", "online", "off"] = "offline"
@@ -300,8 +305,8 @@ class RunConfig(Section):
                 yield f"optim.{part}_learning_rate has no effect: parts.{part} is freeze"
         if self.model.dtype == "float16":
             yield (
-                "model.dtype=float16 is refused: gradients below 6e-8 vanish and activations above 65,504 overflow, "
-                "and the published weights were trained in bfloat16. Set float32, or bfloat16 where the GPU has it"
+                "model.dtype=float16 is refused: its gradients vanish below 6e-8 unless the loss is scaled, which is "
+                "not done here. Set bfloat16, or float32 where the GPU has no bfloat16"
             )
         if self.model.quantize == "nf4" and self.method("decoder") == "train":
             yield "model.quantize=nf4 freezes the decoder's matrices: set parts.decoder=adapt or freeze"

@@ -15,7 +15,8 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from appraiser.config import RunConfig
-    from appraiser.training.trainer import RunSummary, TrainingPlan
+    from appraiser.training.session import TrainingPlan
+    from appraiser.training.trainer import RunSummary
 
 stderr = Console(stderr=True)
 

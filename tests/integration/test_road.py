@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from dataclasses import replace
@@ -13,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny import tiny_backbone
+from wandb_files import staged_tables
 
 from appraiser import Predictor, build_dataset, evaluate, make_catalogue, train
 from appraiser.batch_predict import predict_source, write_rows
@@ -278,11 +278,7 @@ def test_an_evaluation_in_w_and_b_holds_the_pictures(run: Path, place: Path) -> 
     rows = log_evaluation(result, place / "evaluated", "offline", "test")
     assert rows == len(result.records)
     assert list((place / "evaluated/wandb").glob("offline-run-*/*.wandb"))
-    staged = [path for path in (place / "evaluated/wandb/artifacts/staging").iterdir() if path.is_file()]
-    contents = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in staged}
-    (table, *_) = [
-        json.loads(path.read_text()) for path in staged if path.read_bytes().startswith(b'{"_type": "table"')
-    ]
+    (table, *_) = staged_tables(place / "evaluated")
     assert table["columns"] == [
         "id", "picture", "true price", "predicted price", "true title", "predicted title", "true category",
         "predicted category", "answer",
@@ -293,7 +289,7 @@ def test_an_evaluation_in_w_and_b_holds_the_pictures(run: Path, place: Path) -> 
         row = shown[record.id]
         assert row[2:5:2] == [record.price, record.title]
         assert row[-1] == prediction.text
-        with Image.open(contents[row[1]["sha256"]]) as picture:
+        with Image.open(row[1]["file"]) as picture:
             assert picture.size == decode(record.images[0]).size  # 64 px: smaller than a thumbnail
     found = numbers(result)
     assert found["model/price/median_ape"] == result.scores["price"]["median_ape"]["value"]
@@ -378,7 +374,7 @@ def test_scoring_that_cannot_work_fails_before_the_first_step(place: Path, monke
 
 
 def test_calibration_is_written_beside_the_best_weights(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import appraiser.training.trainer as trainer
+    import appraiser.training.session as session
 
     intervals = PriceIntervals(bounds={80: 0.5, 90: 0.7}, scaled=False, spreads=(0.1,) * 20)
 
@@ -387,7 +383,7 @@ def test_calibration_is_written_beside_the_best_weights(place: Path, monkeypatch
         assert len(calibration) > 0
         return predictor.trained.model_copy(update={"price_intervals": intervals}), None
 
-    monkeypatch.setattr(trainer, "calibrated", calibrated)
+    monkeypatch.setattr(session, "calibrated", calibrated)
     train(settings(place, "calibrated", run={"steps": 1}))
     trained = Predictor.load(place / "calibrated").trained
     assert trained.price_intervals == intervals

@@ -234,3 +234,9 @@ def test_other_products_are_refused(place, whole, tmp_path):
     config = settings(place, tmp_path / "run", data={"dataset": str(tmp_path / "dataset")})
     with pytest.raises(ConfigError, match="holds other products"):
         train(config_from(config, "test"), resume=True)
+
+
+def test_worker_processes_make_the_same_run(place, whole, trainings, tmp_path):
+    config = settings(place, tmp_path / "run", data={"workers": 1})
+    assert trainings.run(config, tmp_path / "err") == 0, (tmp_path / "err").read_text()
+    assert fingerprint(tmp_path / "run") == whole

@@ -190,7 +190,7 @@ def test_a_damaged_recipe_is_a_config_error(tmp_path, name, text, message):
 def test_a_recipe_that_does_not_exist_names_those_that_do(tmp_path):
     error = error_of(lambda: load_config("lora-80gb"))
     assert error.what == "no recipe 'lora-80gb'"
-    assert "demo, lora-24gb" in error.fix
+    assert "demo, dpo-24gb, fast, full-80gb, full-8x80gb, lora-24gb, qlora-16gb-t4" in error.fix
     assert "no recipe" in error_of(lambda: load_config(tmp_path)).what
 
 

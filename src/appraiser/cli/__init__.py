@@ -5,7 +5,8 @@ inside the commands that need them, so that `--help` opens at once.
 """
 
 from appraiser.cli.app import app, main
-from appraiser.cli.data import build, check, export, sample
+from appraiser.cli.data import build, check, sample
+from appraiser.cli.export import export
 from appraiser.cli.model import demo, evaluate, predict, train
 
 __all__ = ["app", "main"]

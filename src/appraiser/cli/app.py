@@ -34,6 +34,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     logging.getLogger("appraiser").handlers = [WarningLines()]
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns at import of a kernel that is not needed here
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters of it comes as an error of ours as well
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")  # of 41 s each: 20 for an address where nobody answers

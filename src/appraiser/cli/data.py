@@ -1,4 +1,4 @@
-"""Commands about data: sample, build, check, export."""
+"""Commands about data: sample, build, check."""
 
 from __future__ import annotations
 
@@ -324,51 +324,4 @@ def check(
         + (f"{counts}\n" if counts else "")
         + shortcuts
         + f"Page: {page}",
-    )
-
-
-def export(
-    folder: Annotated[Path, typer.Argument(help="Data set folder, as `appraiser build` makes it.")],
-    out: Annotated[Path, typer.Argument(help="Folder to make.")],
-    layout: Annotated[
-        Literal["imagefolder", "webdataset", "csv"] | None,
-        typer.Option(
-            "--as",
-            help="imagefolder and webdataset: as `datasets` and the `webdataset` library read them; csv: one table and "
-            "a folder of pictures.",
-        ),
-    ] = None,
-    shard_mib: Annotated[
-        int | None, typer.Option(min=1, help="webdataset: size of a tar shard in MiB; 512 if unset.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Write a data set in the layout of another tool; `appraiser build` reads all of them again.
-
-    Example:  appraiser export dataset dataset-as-csv --as csv
-    """
-    from appraiser.data.exports.export import export_dataset
-    from appraiser.data.exports.web_dataset import SHARD_MIB
-
-    if (folder / "config.yaml").is_file():
-        raise ConfigError(
-            f"{folder} is a run",
-            fix="name a data set folder, as `appraiser build` makes it: only data sets can be exported so far",
-        )
-    if layout is None:
-        raise ConfigError("which layout?", where=str(folder), fix="add --as imagefolder, --as webdataset or --as csv")
-    if shard_mib and layout != "webdataset":
-        stderr.print(f"warning: --shard-mib is for webdataset: not used for {layout}")
-    with progress_bar("exporting", 0) as report:
-        facts = export_dataset(folder, out, layout, shard_mib=shard_mib or SHARD_MIB, progress=report)
-    splits = ", ".join(f"{count} {split}" for split, count in facts.splits.items())
-    marked = f"{facts.num_escaped_cells} texts that a spreadsheet would run are marked with a '.\n"
-    pairs = facts.num_twins_left_out
-    twins = f"{pairs} twin pairs were not exported: no other tool has a place for them.\n" if pairs else ""
-    renamed = "".join(f"Column {name} is called {other} there.\n" for name, other in facts.renamed.items())
-    emit(
-        {"out": str(out)} | facts.model_dump(mode="json"),
-        as_json,
-        f"{sum(facts.splits.values())} records with {facts.num_pictures} pictures are in {out}, counted after writing: "
-        f"{splits}.\n{marked if layout == 'csv' else ''}{renamed}{twins}Try: appraiser build {out} again",
     )

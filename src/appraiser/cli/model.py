@@ -26,6 +26,12 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and print the plan; write nothing.")
     ] = False,
+    on: Annotated[
+        Literal["ray"] | None, typer.Option(help="ray: by processes of a Ray cluster, begun again when one dies.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="--on ray: so many processes; unset: one per GPU, or one.")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out from its newest intact checkpoint.")
     ] = False,
@@ -49,7 +55,14 @@ def train(
     if resume and recipe is None and saved.is_file():
         recipe = str(saved)
     config = load_config(recipe or "demo", [*overrides, *places])
-    summary = train_with_progress(config, dry_run=dry_run, resume=resume)
+    if workers is not None and on is None:
+        raise ConfigError("--workers is for --on ray", fix="add --on ray, or start with torchrun")
+    if on == "ray" and not dry_run:
+        from appraiser.training.on_ray import train_on_ray
+
+        summary = train_on_ray(config, workers, resume=resume)
+    else:
+        summary = train_with_progress(config, dry_run=dry_run, resume=resume)
     if dry_run:
         emit({"dry_run": True, "config": config.model_dump(mode="json")}, as_json, "Dry run: nothing was written.")
         return

@@ -64,6 +64,7 @@ class ExampleSource:
         cache_bytes: memory for processed pictures; those beyond it are processed again in every epoch.
         augmentation: where it changes anything, pictures are new in every epoch and none is kept.
         features: what a frozen tower has seen in pictures, by their bytes; None: the tower sees them in every step.
+        features_anew: the same, not as it was kept.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class ExampleSource:
         max_tokens: int = sys.maxsize,
         augmentation: Augmentation,
         features: FeaturesOf | None = None,
+        features_anew: FeaturesOf | None = None,
     ) -> None:
         self.records = records
         self.reader = reader
@@ -83,6 +85,7 @@ class ExampleSource:
         self.max_tokens = max_tokens
         self.augmentation = augmentation
         self.features = features
+        self.features_anew = features_anew or features
         self._cache: dict[int, Example] = {}
         self._free_bytes = cache_bytes
 
@@ -117,12 +120,15 @@ class ExampleSource:
     def truth(self, epoch: int, position: int) -> list[tuple[str, Sequence[Views | Features]]]:
         """Answer and pictures of every row, made anew from the record."""
         record = self.records[position]
-        return [(self.task.format(record.values(self.task.fields)), self.pictures(record, epoch, position))]
+        return [(self.task.format(record.values(self.task.fields)), self.pictures(record, epoch, position, anew=True))]
 
-    def pictures(self, record: ProductRecord, epoch: int, position: int) -> Sequence[Views | Features]:
+    def pictures(
+        self, record: ProductRecord, epoch: int, position: int, *, anew: bool = False
+    ) -> Sequence[Views | Features]:
         """A record's pictures as they are shown in an epoch."""
-        if self.features is not None:
-            return self.features(record.images)
+        features = self.features_anew if anew else self.features
+        if features is not None:
+            return features(record.images)
         images = [decode(data) for data in record.images]
         if self.augmentation.changes_anything:
             images = self.augmentation(images, epoch, position)

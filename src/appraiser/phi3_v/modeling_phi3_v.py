@@ -9,14 +9,14 @@ C tower width, T image tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import DynamicCache, GenerationMixin, PreTrainedModel
+from transformers import DynamicCache, GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
@@ -26,8 +26,13 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_phi3_v import Phi3VConfig
+from .elementwise import QuickGelu, RmsNorm, Rotation
+from .growing_cache import make_room
 
 IGNORE_INDEX = -100
+# Rows longer than this fill a cache in chunks of so many tokens. On a CPU chunks of 512 to 8,192 took the same time;
+# longer ones need more memory, shorter ones would leave a GPU idle.
+PREFILL_CHUNK = 2048
 
 
 # ------------------------------------------------------------------------------------------------- vision tower
@@ -122,9 +127,7 @@ class Phi3VVisionMLP(nn.Module):
         self.fc2 = nn.Linear(clip["intermediate_size"], clip["hidden_size"])
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        hidden_states = self.fc1(hidden_states)
-        hidden_states = hidden_states * torch.sigmoid(1.702 * hidden_states)  # quick_gelu
-        return self.fc2(hidden_states)
+        return self.fc2(QuickGelu.apply(self.fc1(hidden_states)))  # type: ignore[no-untyped-call]
 
 
 class Phi3VVisionLayer(GradientCheckpointingLayer):
@@ -289,24 +292,84 @@ def place_image_features(inputs_embeds: Tensor, input_ids: Tensor, features: Ten
     Raises:
         ValueError: placeholders and features differ in number; the message names the picture and both lengths.
     """
+    check_runs(picture_runs(input_ids), counts)
+    # masked_scatter keeps autograd simple: no in-place write into a leaf that checkpointing or PEFT made require grad.
+    return inputs_embeds.masked_scatter((input_ids < 0)[..., None], features.to(inputs_embeds.dtype))
+
+
+def picture_runs(input_ids: Tensor) -> list[tuple[int, int]]:
+    """(first place, end) of every picture's placeholders within its row, in the order of the pictures."""
     mask = input_ids < 0
-    num_places = int(mask.sum())
-    if num_places != len(features):
-        raise ValueError(
-            f"the text has places for {num_places} image tokens, the {len(counts)} pictures have "
-            f"{len(features)}: use the same num_crops for the text and the pictures"
-        )
     # A run begins where the id changes: after every picture comes its text, BOS at least, or another picture's id.
     begins = mask & (input_ids != functional.pad(input_ids, (1, 0))[:, :-1])
-    places = begins[mask].nonzero().flatten()
-    runs = torch.diff(places, append=places.new_tensor([num_places])).tolist()
-    if runs != counts:
-        index = next(k for k, (run, count) in enumerate(zip(runs, counts, strict=False)) if run != count)
+    ends = mask & (input_ids != functional.pad(input_ids, (0, 1))[:, 1:])
+    places = torch.stack([begins.nonzero()[:, 1], ends.nonzero()[:, 1] + 1], dim=1)
+    return [(start, end) for start, end in places.tolist()]
+
+
+def check_runs(runs: list[tuple[int, int]], counts: list[int]) -> None:
+    """Raise ValueError unless every picture has as many places as image tokens."""
+    lengths = [end - start for start, end in runs]
+    if sum(lengths) != sum(counts):
         raise ValueError(
-            f"picture {index + 1} has {counts[index]} image tokens, but its run of placeholders has {runs[index]}"
+            f"the text has places for {sum(lengths)} image tokens, the {len(counts)} pictures have "
+            f"{sum(counts)}: use the same num_crops for the text and the pictures"
         )
-    # masked_scatter keeps autograd simple: no in-place write into a leaf that checkpointing or PEFT made require grad.
-    return inputs_embeds.masked_scatter(mask[..., None], features.to(inputs_embeds.dtype))
+    if lengths != counts:
+        index = next(k for k, (length, count) in enumerate(zip(lengths, counts, strict=False)) if length != count)
+        raise ValueError(
+            f"picture {index + 1} has {counts[index]} image tokens, but its run of placeholders has {lengths[index]}"
+        )
+
+
+class ChunkPictures:
+    """Features of the pictures of a prompt that is fed in chunks.
+
+    The tower sees a picture when a chunk comes to it, one at a time, and what is behind is dropped. Where a chunk ends
+    within a picture, the rest of its features waits for the next chunk.
+    """
+
+    def __init__(
+        self,
+        vision: Phi3VImageEmbedding,
+        input_ids: Tensor,
+        image_sizes: Tensor,
+        pixel_values: Tensor | None,
+        image_features: Tensor | None,
+    ) -> None:
+        self.vision = vision
+        self.sizes = image_sizes
+        self.runs = picture_runs(input_ids)
+        check_runs(self.runs, vision.num_tokens(image_sizes))
+        if image_features is None:
+            self.patches: Sequence[Tensor] | None = None
+            self.pixels = cast(Tensor, pixel_values)
+        else:
+            views = [1 + rows * columns for rows, columns in vision.crop_grid(image_sizes)]
+            self.patches = torch.split(image_features, views)
+        self.waiting: dict[int, Tensor] = {}
+
+    def place(self, embeds: Tensor, input_ids: Tensor, start: int) -> Tensor:
+        """Embeddings and ids of the chunk that begins at `start` -> its embeddings with pictures."""
+        end = start + input_ids.shape[1]
+        parts = []
+        for number, (first, last) in enumerate(self.runs):
+            if first < end and start < last:
+                features = self.waiting.pop(number, None)
+                features = self._features(number) if features is None else features
+                parts.append(features[max(0, start - first) : end - first])
+                if end < last:
+                    self.waiting[number] = features
+        if not parts:
+            return embeds
+        return place_image_features(embeds, input_ids, torch.cat(parts), [len(part) for part in parts])
+
+    def _features(self, number: int) -> Tensor:
+        """[T, D] of one picture."""
+        size = self.sizes[number : number + 1]
+        if self.patches is not None:
+            return self.vision.project(self.patches[number], size)
+        return self.vision(self.pixels[number : number + 1], size)
 
 
 # ------------------------------------------------------------------------------------------------------ decoder
@@ -319,10 +382,8 @@ class Phi3VRMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """fp32 inside, cast back, then times weight: the published order of roundings."""
-        wide = hidden_states.float()
-        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
-        return self.weight * wide.to(hidden_states.dtype)
+        normal: Tensor = RmsNorm.apply(hidden_states, self.weight, self.eps)  # type: ignore[no-untyped-call]
+        return normal
 
 
 class Phi3VRotaryEmbedding(nn.Module):
@@ -359,14 +420,15 @@ class Phi3VRotaryEmbedding(nn.Module):
 
         Args:
             position_ids: [B, S]; within a row a document ends where positions stop rising by one.
-            total_lengths: [B] lengths that rows will have in the end, for prefill in chunks.
+            total_lengths: lengths that rows [B], or the documents of all tokens [B, S], will have in the end, for
+                prefill in chunks.
 
         Returns:
             cos, sin: [B, S, head_dim], computed in fp32, then cast to `dtype`.
         """
         lengths = document_lengths(position_ids)
         if total_lengths is not None:
-            lengths = torch.maximum(lengths, total_lengths[:, None])
+            lengths = torch.maximum(lengths, total_lengths.reshape(len(total_lengths), -1))
         is_long = (lengths > self.config.original_max_position_embeddings).long()
         frequencies = self.frequencies(position_ids.device)[is_long]  # [B, S, head_dim / 2]
         angles = position_ids[..., None].float() * frequencies
@@ -389,9 +451,8 @@ def document_numbers(position_ids: Tensor) -> Tensor:
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Half-split rotary embedding of [B, H, S, d] by tables [B, 1, S, d]."""
-    half = states.shape[-1] // 2
-    turned = torch.cat([-states[..., half:], states[..., :half]], dim=-1)
-    return states * cos + turned * sin
+    rotated: Tensor = Rotation.apply(states, cos, sin)  # type: ignore[no-untyped-call]
+    return rotated
 
 
 @dataclass(frozen=True)
@@ -585,20 +646,32 @@ class Phi3VModel(Phi3VPreTrainedModel):
             ValueError: placeholders without pictures, pictures without placeholders, or different counts. The
                 published model ignores such pictures silently, which is how blind models get trained.
         """
-        has_places = bool((input_ids < 0).any())
-        has_pictures = pixel_values is not None or image_features is not None
         embeds = self.embed_dropout(self.embed_tokens(input_ids.clamp(min=0)))
-        if not has_places:
-            if has_pictures and expects_pictures:
-                raise ValueError("pictures were given, but input_ids hold no picture placeholders (negative ids)")
+        if not self._has_pictures(input_ids, pixel_values, image_sizes, image_features, expects_pictures):
             return embeds
-        if (pixel_values is None and image_features is None) or image_sizes is None:
-            raise ValueError("input_ids hold picture placeholders, but pixel_values or image_sizes are missing")
-        vision = self.vision_embed_tokens
+        vision, image_sizes = self.vision_embed_tokens, cast(Tensor, image_sizes)
         if image_features is None:
             image_features = vision.encode_crops(cast(Tensor, pixel_values), image_sizes)
         projected = vision.project(image_features, image_sizes)
         return place_image_features(embeds, input_ids, projected, vision.num_tokens(image_sizes))
+
+    @staticmethod
+    def _has_pictures(
+        input_ids: Tensor,
+        pixel_values: Tensor | None,
+        image_sizes: Tensor | None,
+        image_features: Tensor | None,
+        expects_pictures: bool,
+    ) -> bool:
+        """Whether there are places and pictures for them; ValueError where one is there without the other."""
+        has_pictures = pixel_values is not None or image_features is not None
+        if not bool((input_ids < 0).any()):
+            if has_pictures and expects_pictures:
+                raise ValueError("pictures were given, but input_ids hold no picture placeholders (negative ids)")
+            return False
+        if not has_pictures or image_sizes is None:
+            raise ValueError("input_ids hold picture placeholders, but pixel_values or image_sizes are missing")
+        return True
 
     @capture_outputs
     def forward(
@@ -613,10 +686,16 @@ class Phi3VModel(Phi3VPreTrainedModel):
         image_features: Tensor | None = None,
         total_lengths: Tensor | None = None,
         kept_positions: Tensor | None = None,
+        states_to_keep: int = 0,
+        prefill_chunk_size: int | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Hidden states after the final norm: [B, S, D], or [num_kept, D] with `kept_positions`.
+
+        Long rows that only fill a cache run in chunks, one after the other through all layers: activations and the
+        tower's features are then those of one chunk. It is done where no gradient, hidden states or attentions are
+        asked for and a mask is [B, S]; factors are those of the final length, so that chunks change no answer.
 
         Args:
             input_ids: [B, S]; picture k of a row is a run of the id -k.
@@ -625,28 +704,72 @@ class Phi3VModel(Phi3VPreTrainedModel):
             pixel_values: [n, num_crops + 1, 3, side, side], pictures in the order of their placeholders.
             image_sizes: [n, 2] (height, width) of the padded pictures in pixels.
             image_features: [N, P, C] kept output of `encode_crops`, instead of `pixel_values`.
-            total_lengths: [B] final row lengths, when a long prompt is fed in chunks.
+            total_lengths: [B] final row lengths, when a long prompt is fed in chunks by several calls.
             kept_positions: [B, S] bool; the last layer computes these alone. Not with a cache.
+            states_to_keep: only the last so many positions are returned (0: all).
+            prefill_chunk_size: tokens of each row in a chunk, None for `PREFILL_CHUNK`; shorter rows are not cut.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
-        use_cache = self.config.use_cache and not self.training if use_cache is None else use_cache
+        is_packed = (
+            attention_mask is None
+            and past_key_values is None
+            and position_ids is not None
+            and bool((document_numbers(position_ids) > 0).any())
+        )
+        if use_cache is None:
+            # transformers keeps the documents of a pack apart only where there is no cache.
+            use_cache = self.config.use_cache and not self.training and not is_packed
+        elif use_cache and is_packed:
+            raise ValueError("packed rows cannot fill a cache: their documents would see each other; use_cache=False")
         past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
-        if input_ids is not None:
-            embeds = self.embed(input_ids, pixel_values, image_sizes, image_features, expects_pictures=past_length == 0)
-        else:
-            embeds = cast(Tensor, inputs_embeds)
+        given = cast(Tensor, inputs_embeds if input_ids is None else input_ids)
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         if position_ids is None:
-            length = embeds.shape[1]
-            position_ids = torch.arange(past_length, past_length + length, device=embeds.device)[None]
+            position_ids = torch.arange(past_length, past_length + given.shape[1], device=given.device)[None]
+        records = any(
+            kwargs.get(name, getattr(self.config, name, False))
+            for name in ("output_hidden_states", "output_attentions")
+        )
+        chunk_size = prefill_chunk_size or PREFILL_CHUNK
+        if (
+            given.shape[1] > chunk_size
+            and use_cache
+            and not torch.is_grad_enabled()
+            and kept_positions is None
+            and not records
+            and (attention_mask is None or attention_mask.shape == (len(given), past_length + given.shape[1]))
+        ):
+            pictures = None
+            if input_ids is not None and self._has_pictures(
+                input_ids, pixel_values, image_sizes, image_features, past_length == 0
+            ):
+                pictures = ChunkPictures(
+                    self.vision_embed_tokens, input_ids, cast(Tensor, image_sizes), pixel_values, image_features
+                )
+            return self._prefill_in_chunks(
+                chunk_size,
+                given,
+                pictures,
+                attention_mask,
+                position_ids,
+                cast(Cache, past_key_values),
+                total_lengths,
+                states_to_keep,
+                **kwargs,
+            )
+        embeds = given
+        if input_ids is not None:
+            embeds = self.embed(input_ids, pixel_values, image_sizes, image_features, expects_pictures=past_length == 0)
+        # Padding behind a row is seen by padding alone: plain causal attention does, and kernels are fastest with it.
+        is_plain = past_key_values is None and is_padded_behind(attention_mask)
         causal_mask = create_causal_mask(
             config=self.config,
             inputs_embeds=embeds,
-            attention_mask=attention_mask,
+            attention_mask=None if is_plain else attention_mask,
             past_key_values=past_key_values,
-            position_ids=position_ids,
+            position_ids=None if is_plain else position_ids,
         )
         tables = self.rotary_emb(position_ids, embeds.dtype, total_lengths)
         kept = None
@@ -663,10 +786,60 @@ class Phi3VModel(Phi3VPreTrainedModel):
                 position_ids=position_ids,
                 **kwargs,
             )
+        if states_to_keep and not records and kept is None:
+            hidden_states = hidden_states[:, -states_to_keep:]
         return BaseModelOutputWithPast(
             last_hidden_state=self.norm(hidden_states),
             past_key_values=past_key_values if use_cache else None,
         )
+
+    def _prefill_in_chunks(
+        self,
+        size: int,
+        given: Tensor,
+        pictures: ChunkPictures | None,
+        attention_mask: Tensor | None,
+        position_ids: Tensor,
+        past_key_values: Cache,
+        total_lengths: Tensor | None,
+        states_to_keep: int,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """`forward` for one part of the rows after the other; `given` are ids [B, S] or embeddings [B, S, D]."""
+        length, past_length = given.shape[1], int(past_key_values.get_seq_length())
+        make_room(past_key_values, len(self.layers), length)
+        first_kept = length - states_to_keep if states_to_keep else 0
+        lengths = document_lengths(position_ids)
+        if total_lengths is not None:
+            lengths = torch.maximum(lengths, total_lengths.reshape(len(total_lengths), -1))
+        states = []
+        for start in range(0, length, size):
+            end = min(length, start + size)
+            embeds = given[:, start:end]
+            if given.ndim == 2:
+                embeds = self.embed_dropout(self.embed_tokens(embeds.clamp(min=0)))
+            if pictures is not None:
+                embeds = pictures.place(embeds, given[:, start:end], start)
+            output = self(
+                inputs_embeds=embeds,
+                attention_mask=None if attention_mask is None else attention_mask[:, : past_length + end],
+                position_ids=position_ids[:, start:end],
+                past_key_values=past_key_values,
+                total_lengths=lengths[:, start:end],
+                prefill_chunk_size=size,
+                use_cache=True,
+                **kwargs,
+            )
+            if end > first_kept:
+                states.append(output.last_hidden_state[:, max(0, first_kept - start) :])
+        return BaseModelOutputWithPast(last_hidden_state=torch.cat(states, dim=1), past_key_values=past_key_values)
+
+
+def is_padded_behind(attention_mask: Tensor | None) -> bool:
+    """Whether every row of a [B, S] mask is ones, then zeros."""
+    if attention_mask is None or attention_mask.ndim != 2:
+        return False
+    return bool((attention_mask[:, 1:] <= attention_mask[:, :-1]).all())
 
 
 class Phi3VForConditionalGeneration(Phi3VPreTrainedModel, GenerationMixin):
@@ -738,6 +911,7 @@ class Phi3VForConditionalGeneration(Phi3VPreTrainedModel, GenerationMixin):
             image_sizes=image_sizes,
             image_features=image_features,
             kept_positions=scored,
+            states_to_keep=logits_to_keep if isinstance(logits_to_keep, int) else 0,
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
@@ -761,6 +935,18 @@ class Phi3VForConditionalGeneration(Phi3VPreTrainedModel, GenerationMixin):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+    def _prefill(
+        self, input_ids: Tensor, generation_config: GenerationConfig, model_kwargs: dict[str, Any], **kwargs: Any
+    ) -> Any:
+        """Leave `generate(prefill_chunk_size=...)` to `Phi3VModel.forward`, also where a row is fed again later.
+
+        transformers would split the prompt here: it refuses pictures then, and no chunk knows the final length.
+        """
+        if generation_config.prefill_chunk_size is not None:
+            model_kwargs["prefill_chunk_size"] = generation_config.prefill_chunk_size
+            generation_config.prefill_chunk_size = None
+        return super()._prefill(input_ids, generation_config, model_kwargs, **kwargs)
 
     def prepare_inputs_for_generation(
         self,

@@ -23,7 +23,7 @@ from appraiser.trained_task import TASK_FILE, TrainedTask, write_task
 from appraiser.training.ranks import Ranks
 
 BEST, LAST, MANIFEST, TRAINING = "best", "last", "manifest.json", "training"
-REPLACED = ".replaced"
+REPLACED, SAVING = ".replaced", ".saving"
 _FORMAT = 1
 _CHUNK = 1 << 22
 
@@ -46,11 +46,10 @@ def save_checkpoint(
     """
     ranks = ranks or Ranks()
     folder = run / "checkpoints" / f"step-{step}"
-    temporary = folder.with_name(f".{folder.name}.saving")
-    if ranks.is_first:
-        shutil.rmtree(temporary, ignore_errors=True)
+    temporary = folder.with_name(f".{folder.name}{SAVING}")
+    failure = _attempt(lambda: _clear(folder.parent)) if ranks.is_first else None
     ranks.wait()
-    failure = _attempt(lambda: _fill(temporary, write))
+    failure = failure or _attempt(lambda: _fill(temporary, write))
     failures = [text for text in ranks.gather(failure) if text]
     if not failures and ranks.is_first:
         failure = _attempt(lambda: _publish(temporary, folder, run, is_best=is_best, keep_last=keep_last))
@@ -74,7 +73,17 @@ def _attempt(work: Callable[[], None]) -> str | None:
         return error.strerror or str(error)
     except SafetensorError as error:
         return str(error)
+    except Exception as error:
+        if "(os error " not in str(error):  # as tokenizers 0.22 says it, in an exception of no kind
+            raise
+        return str(error)
     return None
+
+
+def _clear(folder: Path) -> None:
+    """Remove what killed saves left behind, those of other steps as well."""
+    for left in folder.glob(f".step-*{SAVING}"):
+        shutil.rmtree(left)
 
 
 def _fill(temporary: Path, write: Callable[[Path], None]) -> None:
@@ -97,10 +106,12 @@ def _publish(temporary: Path, folder: Path, run: Path, *, is_best: bool, keep_la
     if is_best:
         point(run / BEST, folder)
     sync(run)
-    kept = {(run / name).resolve() for name in (BEST, LAST) if (run / name).exists()}
-    kept |= {path.resolve() for path in checkpoints(run)[:keep_last] if not path.name.endswith(REPLACED)}
+    # Strict: a link that could not be read would not keep its checkpoint.
+    kept = {(run / name).resolve(strict=True) for name in (BEST, LAST) if (run / name).exists()}
+    newest = [path for path in checkpoints(run) if not path.name.endswith(REPLACED)]
+    kept |= {path.resolve(strict=True) for path in newest[:keep_last]}
     for old in checkpoints(run):
-        if old.resolve() not in kept:
+        if old.resolve(strict=True) not in kept:
             shutil.rmtree(old)
 
 
@@ -194,12 +205,27 @@ def rewrite_task(checkpoint: Path, trained: TrainedTask) -> None:
     """Replace `appraiser.json` of a published checkpoint (the calibration comes after training).
 
     The manifest allows both contents first, so that the checkpoint is whole at every moment.
+
+    Raises:
+        CheckpointError: it could not be written; the checkpoint is what it was.
     """
+    failure = _attempt(lambda: _rewrite_task(checkpoint, trained))
+    if failure:
+        raise CheckpointError(
+            f"cannot write {TASK_FILE}: {failure}",
+            where=str(checkpoint),
+            fix="make room or mend the disk, then go on with --resume; the weights are intact",
+        )
+
+
+def _rewrite_task(checkpoint: Path, trained: TrainedTask) -> None:
     beside = checkpoint / ".task.saving"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
     write_task(beside, trained)
     files = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
+    # As it is now, which may be what an earlier call wrote.
+    files[TASK_FILE] = _facts(checkpoint / TASK_FILE)
     write_manifest(beside, files, {TASK_FILE: _facts(beside / TASK_FILE)})
     for name in (MANIFEST, TASK_FILE):
         sync(beside / name)
@@ -209,11 +235,25 @@ def rewrite_task(checkpoint: Path, trained: TrainedTask) -> None:
 
 
 def point(link: Path, target: Path) -> None:
-    """Make `link` a relative link to `target`, replacing an older one in one step."""
+    """Make `link` a relative link to `target`, replacing an older one in one step.
+
+    A run that was copied without its links has whole copies of checkpoints in their place: these go.
+    """
+    if not link.is_symlink() and (link / MANIFEST).is_file():
+        shutil.rmtree(link)
     temporary = link.with_name(f".{link.name}.new")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
     temporary.replace(link)
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Have a file written beside, put it to disk, and only then into its place."""
+    temporary = path.with_name(f".{path.name}.new")
+    write(temporary)
+    sync(temporary)
+    temporary.replace(path)
+    sync(path.parent)
 
 
 def sync(path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from appraiser.backbone import Features, Views
 from appraiser.config import RunConfig
 from appraiser.data.batches import Batch, Example
+from appraiser.data.examples import RecordSequence
 from appraiser.training.order import RecordOrder, micro_batches, split_into
 from appraiser.training.ranks import Ranks
 
@@ -19,6 +20,8 @@ from appraiser.training.ranks import Ranks
 class Source(Protocol):
     """What a run trains on, by position: `ExampleSource`, or `PairSource`."""
 
+    @property
+    def records(self) -> RecordSequence: ...
     def __len__(self) -> int: ...
     def draw(self, epoch: int, position: int) -> Any:
         """One item as it is shown in an epoch."""
@@ -52,6 +55,7 @@ class Feed:
     Args:
         last_step: no step from this on is made ready; None: the run has no fixed end.
         micro_batch_size: a smaller one than the settings'.
+        items_from: the items of a step and of those after it, made elsewhere; None: in a thread here.
     """
 
     def __init__(
@@ -62,17 +66,24 @@ class Feed:
         *,
         last_step: int | None,
         micro_batch_size: int | None = None,
+        items_from: Callable[[int], Iterator[list[Any]]] | None = None,
     ) -> None:
         self.source, self.config, self.ranks = source, config, ranks
         self.order = RecordOrder(len(source), config.run.batch_size, config.run.seed)
         self.last_step = last_step
         self.micro_batch_size = micro_batch_size or config.run.micro_batch_size
+        self._items_from = items_from
+        self._items: Iterator[list[Any]] | None = None
         self._pool = ThreadPoolExecutor(1)
         self._following: tuple[int, Future[tuple[list[Any], list[list[Any]]]]] | None = None
 
     def take(self, step: int) -> StepData:
         """The items of a step, counted from 0; the next step's are begun."""
         begun = time.monotonic()
+        if self._items_from is not None:
+            self._items = self._items or self._items_from(step)
+            items = next(self._items)
+            return StepData(items, self.regroup(items), time.monotonic() - begun)
         if self._following is not None and self._following[0] == step:
             future = self._following[1]
         else:
@@ -116,3 +127,4 @@ class Feed:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._items = None  # ends the workers

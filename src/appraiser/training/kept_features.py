@@ -3,7 +3,8 @@
     <data set>/.features/<tower, processor and arithmetic>/ab/ab12....safetensors      one file per picture
 
 A file's name is the SHA-256 of the picture's bytes, its folder's that of everything that changes what is seen. Files
-appear complete or not at all, so several runs may share the folder.
+appear complete or not at all, so several runs may share the folder. Each says whose features it holds, and their
+checksum: an exchanged file, or one that a power cut left half empty, is not taken for what it is not.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ import hashlib
 import json
 import os
 import tempfile
+import time
+import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -23,9 +27,11 @@ from appraiser.backbone import Backbone, Features, Views
 from appraiser.config import RunConfig
 from appraiser.data.pictures import decode
 from appraiser.data.records import ProductRecord
+from appraiser.errors import ConfigError
 from appraiser.training.gradients import autocast
 
 PICTURES_AT_ONCE = 8
+LEFT_BEHIND_S = 3600.0
 
 
 class KeptFeatures:
@@ -33,12 +39,22 @@ class KeptFeatures:
 
     Args:
         max_bytes: no more is written once the folder holds so much; what is missing is computed when it is needed.
+
+    Raises:
+        ConfigError: the folder cannot be made.
     """
 
     def __init__(self, folder: Path, backbone: Backbone, config: RunConfig, max_bytes: int) -> None:
         self.backbone, self.config, self.max_bytes = backbone, config, max_bytes
         self.folder = folder / fingerprint(backbone, config)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot keep features in {folder}: {error.strerror or error}",
+                fix="set data.features_folder to a folder that can be written, or data.kept_features_gib=0",
+            ) from error
+        _clear(self.folder)
         self.num_bytes = sum(path.stat().st_size for path in self.folder.glob("*/*.safetensors"))
         self.num_unkept = 0
         """Pictures that did not fit: they are seen again in every epoch."""
@@ -47,13 +63,18 @@ class KeptFeatures:
         """Features of a record's pictures, from disk where they are there."""
         found: dict[bytes, Features | None] = {data: self._read(data) for data in pictures}
         missing = [data for data, features in found.items() if features is None]
-        for start in range(0, len(missing), PICTURES_AT_ONCE):
-            part = missing[start : start + PICTURES_AT_ONCE]
-            views = [self.backbone.views(decode(data)) for data in part]
-            for data, seen in zip(part, self._see(views), strict=True):
-                self._write(data, seen)
-                found[data] = seen
+        for data, seen in zip(missing, self.anew(missing), strict=True):
+            self._write(data, seen)
+            found[data] = seen
         return tuple(features for data in pictures if (features := found[data]) is not None)
+
+    def anew(self, pictures: Sequence[bytes]) -> tuple[Features, ...]:
+        """Features of pictures as the tower sees them now."""
+        seen: list[Features] = []
+        for start in range(0, len(pictures), PICTURES_AT_ONCE):
+            views = [self.backbone.views(decode(data)) for data in pictures[start : start + PICTURES_AT_ONCE]]
+            seen += self._see(views)
+        return tuple(seen)
 
     def fill(self, records: Sequence[ProductRecord], progress: Callable[[int], None] | None = None) -> None:
         """See the pictures of these records, several at a time."""
@@ -77,10 +98,15 @@ class KeptFeatures:
         return self.folder / digest[:2] / f"{digest}.safetensors"
 
     def _read(self, data: bytes) -> Features | None:
+        path = self._path(data)
         try:
-            with safe_open(self._path(data), framework="pt") as file:
-                height, width = json.loads(file.metadata()["size"])
-                return Features(file.get_tensor("patches"), (height, width))
+            with safe_open(path, framework="pt") as file:
+                facts = file.metadata()
+                height, width = json.loads(facts["size"])
+                patches = file.get_tensor("patches")
+            if facts["picture"] != path.stem or facts["crc32"] != _sum(patches):
+                return None
+            return Features(patches, (height, width))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return None  # absent, or damaged: seen and written again
 
@@ -88,20 +114,33 @@ class KeptFeatures:
         if self.num_bytes + features.nbytes > self.max_bytes:
             self.num_unkept += 1
             return
-        path = self._path(data)
-        path.parent.mkdir(exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".saving")
-        os.close(handle)
+        path, patches = self._path(data), features.patches.contiguous()
+        facts = {"size": json.dumps(features.size), "picture": path.stem, "crc32": _sum(patches)}
         try:
-            save_file(
-                {"patches": features.patches.contiguous()}, temporary, metadata={"size": json.dumps(features.size)}
-            )
-            os.replace(temporary, path)
+            path.parent.mkdir(exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".saving")
+            os.close(handle)
+            try:
+                save_file({"patches": patches}, temporary, metadata=facts)
+                os.replace(temporary, path)
+            except (OSError, SafetensorError):
+                Path(temporary).unlink(missing_ok=True)
+                raise
+            self.num_bytes += path.stat().st_size
         except (OSError, SafetensorError):  # a full disk: training goes on, as it does beyond the limit
-            Path(temporary).unlink(missing_ok=True)
             self.num_unkept += 1
-            return
-        self.num_bytes += path.stat().st_size
+
+
+def _clear(folder: Path) -> None:
+    """Remove what killed processes left behind; what others write just now is left to them."""
+    for left in folder.glob("*/*.saving"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > LEFT_BEHIND_S:
+                left.unlink()
+
+
+def _sum(patches: torch.Tensor) -> str:
+    return f"{zlib.crc32(patches.contiguous().view(torch.uint8).numpy().data):08x}"
 
 
 def fingerprint(backbone: Backbone, config: RunConfig) -> str:

@@ -103,7 +103,7 @@ class PairSource:
     def truth(self, epoch: int, position: int) -> list[tuple[str, Sequence[Views | Features]]]:
         """Answer and pictures of every row, made anew from the record."""
         preference = self.preferences[position]
-        pictures = self.source.pictures(preference.record, epoch, position)
+        pictures = self.source.pictures(preference.record, epoch, position, anew=True)
         return [(preference.chosen, pictures), (preference.rejected, pictures)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -47,7 +48,21 @@ def prepare_model(config: RunConfig, data: ProductDataset, device: torch.device 
         backbone.network.gradient_checkpointing_enable()
         if config.parts_that("adapt"):
             backbone.network.enable_input_require_grads()
+        for blocks in blocks_of(backbone):
+            kept = round(len(blocks) * (1 - config.model.checkpointed_share))
+            for block in blocks[:kept]:
+                block.gradient_checkpointing = False
+    if config.model.compile:
+        for blocks in blocks_of(backbone):
+            for block in blocks:
+                block.compile()
     return backbone
+
+
+def blocks_of(backbone: Backbone) -> tuple[list[Any], list[Any]]:
+    """The blocks of the decoder, and those of the tower that are computed."""
+    tower = backbone.network.model.vision_embed_tokens.img_processor.vision_model
+    return list(backbone.network.model.layers), list(tower.encoder.layers[:-1])
 
 
 def _frozen(config: RunConfig, backbone: Backbone) -> list[torch.nn.Parameter]:

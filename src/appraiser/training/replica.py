@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from appraiser.backbone import Backbone
 from appraiser.training.optim import trainable
+from appraiser.training.preparation import blocks_of
 from appraiser.training.ranks import Ranks
 
 
@@ -62,12 +63,11 @@ class Replica:
 def _shard(backbone: Backbone, ranks: Ranks) -> None:
     """FSDP2: every block is gathered when it is computed and given back afterwards; the rest belongs to the root."""
     mesh = init_device_mesh(ranks.device.type, (ranks.size,))
-    network = backbone.network
-    tower: Any = network.model.vision_embed_tokens.img_processor.vision_model
-    blocks: list[nn.Module] = [*network.model.layers, *tower.encoder.layers[:-1]]
-    for block in blocks:  # arithmetic is bfloat16 through autocast, as on one device: weights are gathered as they are
+    decoder, tower = blocks_of(backbone)
+    # Arithmetic is bfloat16 through autocast, as on one device: weights are gathered as they are.
+    for block in (*decoder, *tower):
         fully_shard(block, mesh=mesh)
     fully_shard(backbone.model, mesh=mesh)
-    if backbone.model is not network:
+    if backbone.model is not backbone.network:
         # PEFT's generate goes past its own forward, and so past the gathering.
         register_fsdp_forward_method(backbone.model, "generate")

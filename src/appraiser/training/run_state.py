@@ -20,6 +20,8 @@ class StepStats:
     seconds: float
     data_wait_s: float
     """Of these seconds, how long the step waited for its examples."""
+    work: float
+    """Floating-point operations of its matrix products, over all ranks."""
     extra: dict[str, float] = field(default_factory=dict)
 
 

@@ -11,16 +11,19 @@ import json
 import os
 import queue
 import re
+import sys
 import threading
+import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from appraiser.config import RunConfig
 from appraiser.errors import CheckpointError, MissingDependencyError
-from appraiser.training.checkpoint import TRAINING
+from appraiser.training.checkpoint import TRAINING, write_whole
 from appraiser.training.run_state import RunState
 
 # The page this project began from logs under these names; people compare with them.
@@ -30,7 +33,10 @@ ORIGIN_KEYS = {
     "eval/loss": "Validation Loss",
     "eval/price_mae": "Validation Price Error (Average)",
 }
+DATA_FOLDER = "WANDB_DATA_DIR"
 MOST_WAITING = 10_000
+INIT_TIMEOUT_S = 60.0
+"""A process does not end while W&B waits for its server to begin a run."""
 FINISH_TIMEOUT_S = 60.0
 
 
@@ -49,8 +55,9 @@ class Tracker:
             return
         for name in ("metrics", "samples"):
             path = run / f"{name}.jsonl"
-            drop_later_lines(path, keep_until)
-            self._files[name] = path.open("a", encoding="utf-8")
+            with _writing(path.name):
+                drop_later_lines(path, keep_until)
+                self._files[name] = path.open("a", encoding="utf-8")
         if config.tracking.wandb != "off":
             self._mirror = Mirror(run, config)
 
@@ -67,8 +74,9 @@ class Tracker:
         """Record numbers under their paths, such as train/loss."""
         self._write("metrics", [{"step": step} | dict(metrics)])
         if self._mirror:
-            named = {name: metrics[key] for key, name in ORIGIN_KEYS.items() if key in metrics}
-            self._mirror.put(lambda run, _: run.log(dict(metrics) | named, step=step))
+            # A copy: the caller may change its numbers before their turn comes.
+            numbers = dict(metrics) | {name: metrics[key] for key, name in ORIGIN_KEYS.items() if key in metrics}
+            self._mirror.put(lambda run, _: run.log(numbers, step=step))
 
     def log_samples(
         self, step: int, samples: Sequence[Mapping[str, Any]], pictures: Sequence[bytes | None] = ()
@@ -81,23 +89,19 @@ class Tracker:
             )
 
     def finish(self, best: Path, state: RunState) -> None:
-        """Hand the best model to W&B as an artifact."""
+        """Hand the best model to W&B as an artifact, and wait a while until W&B has everything."""
         if self._mirror:
             score = state.best_score
             self._mirror.put(lambda run, wandb: _log_model(run, wandb, best.resolve(), state.best_step, score))
+            self._mirror.finish(exit_code=0)
 
     def _write(self, name: str, records: Sequence[Mapping[str, Any]]) -> None:
         file = self._files.get(name)
         if file is None:
             return
-        try:
+        with _writing(f"{name}.jsonl"):
             file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
             file.flush()
-        except OSError as error:
-            raise CheckpointError(
-                f"cannot write {name}.jsonl: {error.strerror or error}",
-                fix="make room, then go on with --resume; checkpoints are intact",
-            ) from error
 
     def __enter__(self) -> Tracker:
         return self
@@ -107,14 +111,33 @@ class Tracker:
     ) -> None:
         if self._mirror:
             self._mirror.finish(exit_code=0 if error is None else 1)
-        for file in self._files.values():
-            try:
-                file.flush()
-                os.fsync(file.fileno())
-                file.close()
-            except OSError:
-                if error is None:
-                    raise
+        try:
+            with ExitStack() as stack:
+                for name, file in self._files.items():
+                    stack.enter_context(_writing(f"{name}.jsonl"))
+                    stack.callback(_close, file)
+        except CheckpointError:
+            if error is None:  # otherwise that error is the one to be told
+                raise
+
+
+@contextmanager
+def _writing(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {name}: {error.strerror or error}",
+            fix="make room, then go on with --resume; checkpoints are intact",
+        ) from error
+
+
+def _close(file: IO[str]) -> None:
+    try:
+        file.flush()
+        os.fsync(file.fileno())
+    finally:
+        file.close()
 
 
 class Mirror:
@@ -126,6 +149,8 @@ class Mirror:
         self._waiting: queue.Queue[Callable[[Any, Any], Any] | None] = queue.Queue(MOST_WAITING)
         self._num_lost = 0
         self._exit_code = 0
+        self._is_finished = False
+        self._thread: threading.Thread | None = None
         mode = config.tracking.wandb
         try:
             import wandb
@@ -137,18 +162,10 @@ class Mirror:
             self.warning = "W&B is not installed: this run is recorded in metrics.jsonl only"
             self.is_alive = False
             return
-        (run / "wandb").mkdir(exist_ok=True)
-        settings = {
-            "project": config.tracking.project,
-            "name": run.name,
-            "id": _run_id(run),
-            "resume": "allow",
-            "dir": str(run),
-            "mode": mode,
-            "config": without_secrets(config.model_dump(mode="json")),
-            "settings": wandb.Settings(silent=True, console="off", disable_git=True, save_code=False),
-        }
-        self._thread = threading.Thread(target=self._repeat, args=(wandb, settings), daemon=True, name="wandb")
+        self._data_folder = os.environ.get(DATA_FOLDER)
+        # Pictures of a table wait for their upload in the user's home; here they stay with the run that needs them.
+        os.environ[DATA_FOLDER] = self._data_folder or str((run / "wandb").resolve())
+        self._thread = threading.Thread(target=self._repeat, args=(wandb, run, config), daemon=True, name="wandb")
         self._thread.start()
 
     def put(self, record: Callable[[Any, Any], Any]) -> None:
@@ -162,25 +179,48 @@ class Mirror:
             self.warning = f"W&B is too slow: {self._num_lost} records are in metrics.jsonl only"
 
     def finish(self, exit_code: int) -> None:
-        """Wait a while for what is left."""
-        if not self.is_alive:
+        """Wait a while for what is left, once."""
+        if self._thread is None or self._is_finished:
             return
+        self._is_finished = True
         self._exit_code = exit_code
-        try:
-            self._waiting.put(None, timeout=FINISH_TIMEOUT_S)
-        except queue.Full:
-            pass
-        self._thread.join(FINISH_TIMEOUT_S)
+        until = time.monotonic() + FINISH_TIMEOUT_S
+        if self.is_alive:
+            try:
+                self._waiting.put(None, timeout=FINISH_TIMEOUT_S)
+            except queue.Full:
+                pass
+        self._thread.join(max(0.0, until - time.monotonic()))
         if self._thread.is_alive():
             self.warning = f"W&B did not end within {FINISH_TIMEOUT_S:.0f} s: its copy of this run may be incomplete"
+        if self._data_folder is None:
+            os.environ.pop(DATA_FOLDER, None)
 
-    def _repeat(self, wandb: Any, settings: dict[str, Any]) -> None:
+    def _repeat(self, wandb: Any, folder: Path, config: RunConfig) -> None:
         try:
-            run = wandb.init(**settings)
+            (folder / "wandb").mkdir(exist_ok=True)
+            run = wandb.init(
+                project=config.tracking.project,
+                name=folder.resolve().name,
+                id=_run_id(folder),
+                resume="allow",
+                dir=str(folder),
+                mode=config.tracking.wandb,
+                config=without_secrets(config.model_dump(mode="json")),
+                settings=wandb.Settings(
+                    silent=True,
+                    console="off",
+                    disable_git=True,
+                    save_code=False,
+                    init_timeout=INIT_TIMEOUT_S,
+                    # What W&B notes of the machine holds the command line as it was typed.
+                    x_disable_meta=without_secrets(sys.argv) != sys.argv,
+                ),
+            )
             while (record := self._waiting.get()) is not None:
                 record(run, wandb)
             run.finish(exit_code=self._exit_code)
-        except Exception as error:  # whatever W&B raises, the run goes on without its mirror
+        except BaseException as error:  # whatever W&B raises, the run goes on without its mirror
             self.warning = (
                 f"W&B failed ({type(error).__name__}: {_first_line(error)}): from there on this run is recorded in "
                 "metrics.jsonl only"
@@ -198,7 +238,7 @@ def _table(wandb: Any, samples: Sequence[Mapping[str, Any]], pictures: Sequence[
         if data is not None:
             image = decode(data)
             image.thumbnail((224, 224))
-            picture = wandb.Image(image)
+            picture = wandb.Image(image, file_type="jpg")
         table.add_data(picture, *sample.values())
     return table
 
@@ -212,27 +252,28 @@ def _log_model(run: Any, wandb: Any, best: Path, step: int, score: float | None)
 
 
 def drop_later_lines(path: Path, step: int) -> None:
-    """Keep the lines of a JSONL file up to a step; a cut last line goes as well."""
+    """Keep the lines of a JSONL file up to a step; a line that was cut goes as well."""
     if not path.is_file():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    # Not splitlines: titles may hold other characters that end lines, such as U+2028.
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):
-            break
-    temporary = path.with_suffix(".new")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+            continue
+    write_whole(path, lambda beside: beside.write_text("".join(kept), encoding="utf-8"))
 
 
 def _run_id(run: Path) -> str:
     """The same W&B run when a run goes on."""
     path = run / "wandb" / "run_id"
-    if not path.is_file():
-        path.write_text(uuid.uuid4().hex[:12], encoding="utf-8")
-    return path.read_text(encoding="utf-8").strip()
+    found = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    if not found:
+        found = uuid.uuid4().hex[:12]
+        path.write_text(found, encoding="utf-8")
+    return found
 
 
 def without_secrets(settings: Any) -> Any:
@@ -242,7 +283,7 @@ def without_secrets(settings: Any) -> Any:
     if isinstance(settings, list):
         return [without_secrets(value) for value in settings]
     if isinstance(settings, str):
-        settings = re.sub(r"(\w+://)[^/@\s]+@", r"\1***@", settings)
+        settings = re.sub(r"(\w+://)[^/\s]+@", r"\1***@", settings)
         return re.sub(r"((?:token|key|secret|password|sig|signature)=)[^&\s]+", r"\1***", settings, flags=re.IGNORECASE)
     return settings
 

@@ -218,7 +218,7 @@ def test_our_preference_loss_equals_dpo_trainers_on_the_same_batch(tmp_path: Pat
     }
     trainer.model.eval()
     expected = trainer.compute_loss(trainer.model, theirs)
-    assert float(loss.detach()) == pytest.approx(float(expected), rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
     assert abs(float(loss.detach()) - 0.6931) > 0.01
     logged = trainer._metrics["eval"]
     assert numbers["rewards/margins"] == pytest.approx(logged["rewards/margins"][0], rel=1e-4)

@@ -54,18 +54,23 @@ def test_hands_over_what_it_does_not_cover(monkeypatch: pytest.MonkeyPatch) -> N
     blocks.block_attention(Causal(), query, grouped, grouped, None)  # grouped heads
     blocks.block_attention(Causal(), query, query, query, None, dropout=0.1)
     blocks.block_attention(Causal(), query[:, :, :1], query, query, None)  # a cache in training
+    blocks.block_attention(Causal(), query[:, :, :2], query, query, None)  # the same, more tokens at a time
     with torch.no_grad():
-        blocks.block_attention(Causal(), query[:, :, :2], query, query, None)  # which of the keys are behind?
         blocks.block_attention(Causal(), query, query, query, torch.zeros(1, 1, 6, 6))  # a mask to be added
-    assert len(called) == 5
+        monkeypatch.setattr(blocks, "SHORT_SEQUENCE", 5)
+        blocks.block_attention(Causal(), query, query, query, None)  # a long text that is only read
+    assert len(called) == 6
 
 
-# Without a mask, more than one query behind a cache would not say which keys it may see.
+# (a view of) keys with room behind them, as a cache that grows in place has
+@pytest.mark.parametrize("room", [0, 7])
 @pytest.mark.parametrize(("num_queries", "masked"), [(1, False), (1, True), (3, True), (50, False), (50, True)])
-def test_answering_equals_pytorch(num_queries: int, masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answering_equals_pytorch(num_queries: int, masked: bool, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "SHORT_BLOCK", 16)
     generator = torch.Generator().manual_seed(0)
-    query, key, value = (torch.randn(2, 3, 50, 8, generator=generator, dtype=torch.float64) for _ in range(3))
+    query, key, value = (
+        torch.randn(2, 3, 50 + room, 8, generator=generator, dtype=torch.float64)[:, :, :50] for _ in range(3)
+    )
     mask = torch.rand(2, 1, num_queries, 50, generator=generator) < 0.7 if masked else None
     if masked:
         mask[..., 0] = True
@@ -74,3 +79,53 @@ def test_answering_equals_pytorch(num_queries: int, masked: bool, monkeypatch: p
         ours, _ = blocks.block_attention(*arguments, scaling=0.3)
         theirs, _ = blocks.sdpa_attention_forward(*arguments, scaling=0.3, dropout=0.0)
     assert (ours - theirs).abs().max() < 1e-12  # float64
+
+
+@pytest.mark.parametrize("num_queries", [2, 9, 49])
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize("with_gradient", [False, True])
+def test_a_chunk_behind_a_cache_sees_the_cache_and_its_own_past(
+    num_queries: int, kv_heads: int, with_gradient: bool
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(2, 4, num_queries, 8, generator=generator, dtype=torch.float64)
+    key, value = (torch.randn(2, kv_heads, 50, 8, generator=generator, dtype=torch.float64) for _ in range(2))
+    module = Causal()
+    module.num_key_value_groups = 4 // kv_heads
+    mask = torch.ones(num_queries, 50, dtype=torch.bool).tril(50 - num_queries)[None, None]
+    with torch.set_grad_enabled(with_gradient):
+        ours, _ = blocks.block_attention(module, query, key, value, None, scaling=0.3)
+    theirs, _ = blocks.sdpa_attention_forward(module, query, key, value, mask, scaling=0.3, dropout=0.0)
+    assert (ours - theirs).abs().max() < 1e-12  # float64
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_chunk_in_half_precision_is_rounded_once_more_at_most(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, 2, n, 8, generator=generator).to(dtype) for n in (20, 60, 60))
+    with torch.inference_mode():
+        ours, _ = blocks.block_attention(Causal(), query, key, value, None)
+        exact, _ = blocks.block_attention(Causal(), query.double(), key.double(), value.double(), None)
+    assert ours.dtype == dtype
+    # Values of about one: half a unit in the last place for each of the two parts and for their sum.
+    assert (ours.double() - exact).abs().max() < 3 * torch.finfo(dtype).eps
+
+
+def mask_for(num_queries: int, num_keys: int, offset: int, padding: torch.Tensor | None) -> torch.Tensor | None:
+    settings = {"q_length": num_queries, "kv_length": num_keys, "q_offset": offset, "kv_offset": 0}
+    return blocks.block_mask(batch_size=1, attention_mask=padding, **settings)
+
+
+def test_a_mask_is_made_only_where_the_order_of_keys_does_not_tell() -> None:
+    everything = torch.ones(1, 8, dtype=torch.bool)
+    assert mask_for(8, 8, 0, None) is None
+    assert mask_for(3, 8, 5, None) is None
+    assert mask_for(3, 8, 5, everything) is None
+    padded = everything.clone()
+    padded[0, 0] = False
+    causal = torch.ones(3, 8, dtype=torch.bool).tril(5)[None, None]
+    assert torch.equal(mask_for(3, 8, 5, padded), causal & padded[:, None, None])
+    # A cache of fixed size has places behind the queries.
+    assert torch.equal(mask_for(3, 8, 0, None), torch.ones(3, 8, dtype=torch.bool).tril()[None, None])
+    # transformers takes keys that a mask does not reach for padding.
+    assert not mask_for(3, 8, 5, everything[:, :7])[..., 7].any()

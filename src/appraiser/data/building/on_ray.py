@@ -12,7 +12,6 @@ Robots rules are read, and a host that fails is given up, by each worker for its
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,9 +20,10 @@ from typing import Any
 import PIL
 
 from appraiser import __version__
+from appraiser.cluster import connected
 from appraiser.data.building.collect import MIN_ON_THE_WAY, Elsewhere, Finished, Pending, finish
 from appraiser.data.fetch import Fetcher, FetchPolicy
-from appraiser.errors import AppraiserError, ConfigError, MissingDependencyError
+from appraiser.errors import AppraiserError, ConfigError
 
 ROWS_PER_BLOCK = 16
 """What a worker is handed at a time; Ray Data runs as many coroutines of one block at once."""
@@ -34,50 +34,14 @@ VERSIONS = {"appraiser": __version__, "Pillow": PIL.__version__}
 
 @contextmanager
 def finishing_on_ray(policy: FetchPolicy) -> Iterator[Elsewhere]:
-    """Connect to Ray's cluster; gives the function that finishes rows there.
+    """Connect to Ray's cluster (see `cluster.connected`); gives the function that finishes rows there."""
+    with connected("building") as ray:
+        from ray.data import DataContext
 
-    The cluster is the one this process is connected to, else Ray's own choice: RAY_ADDRESS, or what `ray start` started
-    on this machine. Where there is none, Ray is started here and ended again.
-
-    Raises:
-        MissingDependencyError: ray is not installed.
-        ConfigError: no cluster answers at the address.
-    """
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise MissingDependencyError(
-            "building on Ray needs the package ray", where=str(error), fix="pip install 'appraiser[ray]'"
-        ) from error
-    is_ours = not ray.is_initialized()
-    if is_ours:
-        try:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ConfigError(
-                f"cannot connect to Ray: {cause(error)}",
-                fix="check RAY_ADDRESS (host:port, from a machine of the cluster), or unset it to start Ray here",
-            ) from error
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised as well
-        ray.data.DataContext.get_current().enable_progress_bars = False
-    try:
+        DataContext.get_current().enable_progress_bars = False
         num_workers = num_workers_for(int(ray.cluster_resources().get("CPU", 1)), policy)
         yield lambda waiting: once(waiting, _finished(waiting, num_workers, policy))
-    except ray.exceptions.RayError as error:
-        raise AppraiserError(
-            f"the Ray cluster could not do its part: {cause(error)}",
-            fix="install the same appraiser and Pillow on all its machines; what was fetched is kept for the next try",
-        ) from error
-    finally:
-        if is_ours:
-            ray.shutdown()
-
-
-def cause(error: Exception) -> str:
-    """What happened, out of Ray's many lines: the last exception named, around which stand frames and advice."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return next((line for line in reversed(lines) if re.match(r"[\w.]+(Error|Exception): ", line)), lines[-1])
 
 
 def once(waiting: Sequence[Pending], finished: Iterable[Finished]) -> Iterator[Finished]:

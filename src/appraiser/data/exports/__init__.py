@@ -4,5 +4,6 @@ export.py ──┬── image_folder.py    pictures and metadata.parquet, as `
             ├── web_dataset.py     tar shards, as the `webdataset` library reads them
             ├── csv_table.py       one table and a folder of pictures; cells.py: texts that a spreadsheet would run
             └── facts.py, card.py  export.json and README.md
-names.py: file names from product codes. `data/sources/own.py` reads all three layouts back.
+names.py: file names from product codes; publish.py: a folder that appears whole or not at all.
+`data/sources/own.py` reads all three layouts back.
 """

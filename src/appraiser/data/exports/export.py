@@ -6,8 +6,7 @@ Rows go through one at a time; memory does not grow with the data set.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -18,6 +17,7 @@ from appraiser.data.exports.card import card
 from appraiser.data.exports.csv_table import count_csv_table, write_csv_table
 from appraiser.data.exports.facts import EXPORT_FILE, EXPORT_FORMAT, ExportFacts, ExportKind
 from appraiser.data.exports.image_folder import count_image_folder, write_image_folder
+from appraiser.data.exports.publish import published
 from appraiser.data.exports.rows import Counts, Written, value_columns
 from appraiser.data.exports.web_dataset import SHARD_MIB, count_web_dataset, write_web_dataset
 from appraiser.errors import ConfigError, DataError
@@ -48,8 +48,7 @@ def export_dataset(
     if kind not in get_args(ExportKind):
         raise ConfigError(f"there is no layout {kind!r}", fix=f"choose from {', '.join(get_args(ExportKind))}")
     opened = open_dataset(dataset)
-    target = Path(out) if Path(out).name not in ("", "..") else Path(out).resolve()
-    with _published(target) as folder:
+    with published(out) as folder:
         written = _write(opened, folder, kind, shard_mib, progress or (lambda _: None))
         counts = _counted(folder, kind)
         _check(written, counts, opened)
@@ -61,43 +60,6 @@ def export_dataset(
             shutil.copyfile(licence, folder / licence.name)
         (folder / EXPORT_FILE).write_text(facts.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return facts
-
-
-@contextmanager
-def _published(target: Path) -> Iterator[Path]:
-    """A new folder beside the target; becomes the target when the block ends well, and goes when it does not."""
-    if target.is_file():
-        raise DataError(f"{target} is a file", fix="name a folder for the export")
-    if target.exists() and any(target.iterdir()):
-        raise DataError(f"{target} exists and is not empty", fix="name another folder, or remove this one")
-    staging = target.with_name(f".{target.name}.exporting")
-    try:
-        staging.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _cannot_write(target, error) from error
-    try:
-        staging.mkdir()
-    except FileExistsError:
-        raise DataError(
-            f"another export to {target} is running, or was killed",
-            where=str(staging),
-            fix="wait for it; if there is none, remove that folder",
-        ) from None
-    except OSError as error:
-        raise _cannot_write(target, error) from error
-    try:
-        yield staging
-        staging.rename(target)
-    except OSError as error:
-        raise _cannot_write(target, error) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _cannot_write(target: Path, error: OSError) -> DataError:
-    return DataError(
-        f"cannot write the export: {error.strerror or error}", where=str(target), fix="check space and permissions"
-    )
 
 
 def _write(

@@ -13,6 +13,7 @@ import pytest
 from conftest import Outcome
 from PIL import Image
 
+from appraiser import cluster
 from appraiser.data.building import build as build_module
 from appraiser.data.building import collect, on_ray
 from appraiser.data.building.build import build_dataset
@@ -118,7 +119,7 @@ def test_a_worker_with_another_pillow_is_refused():
     ],
 )
 def test_of_rays_many_lines_the_one_that_names_the_cause_is_shown(text, said):
-    assert on_ray.cause(RuntimeError(text)) == said
+    assert cluster.cause(RuntimeError(text)) == said
 
 
 def test_without_ray_the_error_names_the_extra_and_nothing_is_left(tmp_path, monkeypatch):

@@ -364,7 +364,7 @@ def test_a_damaged_export_is_said_when_it_is_built(tmp_path, dataset):
             build_dataset(out, tmp_path / "again")
 
 
-def test_the_command_exports_says_what_it_counted_and_refuses_runs(tmp_path, dataset, appraiser):
+def test_the_command_exports_says_what_it_counted_and_refuses_what_is_no_data_set(tmp_path, dataset, appraiser):
     done = appraiser("export", dataset, tmp_path / "out", "--as", "csv", "--json")
     document = json.loads(done.out)
     assert (done.code, document["num_pictures"], sum(document["splits"].values())) == (0, 24, 24)
@@ -374,8 +374,13 @@ def test_the_command_exports_says_what_it_counted_and_refuses_runs(tmp_path, dat
     assert "--shard-mib is for webdataset" in said.err
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("")
-    refused = appraiser("export", tmp_path / "run", tmp_path / "three")
-    assert (refused.code, "is a run" in refused.err, "only data sets" in refused.err) == (2, True, True)
+    refused = appraiser("export", tmp_path / "run", tmp_path / "three", "--as", "csv")
+    assert (refused.code, "are for data sets" in refused.err) == (2, True)
+    for option in ("--adapter", "--sample-pictures"):
+        refused = appraiser("export", dataset, tmp_path / "three", option)
+        assert (refused.code, "are for models" in refused.err) == (2, True)
+    nothing = appraiser("export", tmp_path / "absent", tmp_path / "three", "--as", "csv")
+    assert (nothing.code, "nothing to export at" in nothing.err) == (3, True)
     unsaid = appraiser("export", dataset, tmp_path / "three")
     assert (unsaid.code, "--as imagefolder" in unsaid.err) == (2, True)
     assert not (tmp_path / "three").exists()
