@@ -4,6 +4,8 @@ Importing this module registers `phi3_v` with the Auto classes, so that a publis
 Nothing here knows the rest of the package.
 """
 
+from contextlib import suppress
+
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -27,7 +29,8 @@ register_block_attention()
 AutoConfig.register("phi3_v", Phi3VConfig, exist_ok=True)
 AutoModelForCausalLM.register(Phi3VConfig, Phi3VForConditionalGeneration, exist_ok=True)
 AutoModelForImageTextToText.register(Phi3VConfig, Phi3VForConditionalGeneration, exist_ok=True)
-AutoImageProcessor.register(Phi3VConfig, image_processor_classes={"pil": Phi3VImageProcessor}, exist_ok=True)
+with suppress(ImportError):  # transformers 5.17 has this one class only with torchvision, which nothing here needs
+    AutoImageProcessor.register(Phi3VConfig, image_processor_classes={"pil": Phi3VImageProcessor}, exist_ok=True)
 AutoProcessor.register(Phi3VConfig, Phi3VProcessor, exist_ok=True)
 
 __all__ = [
