@@ -227,7 +227,7 @@ def test_a_run_does_not_need_its_mirror(place, trainings, whole, tmp_path, patch
     assert fingerprint(tmp_path / "run") == whole
 
 
-@pytest.mark.parametrize("answers", ["refuses", "is silent"])
+@pytest.mark.parametrize("answers", [pytest.param("refuses", marks=pytest.mark.soak), "is silent"])
 def test_an_online_run_ends_well_where_nobody_answers(place, trainings, whole, tmp_path, answers):
     with deaf_server() as (address, server):
         if answers == "refuses":
@@ -246,6 +246,7 @@ def test_an_online_run_ends_well_where_nobody_answers(place, trainings, whole, t
     assert fingerprint(tmp_path / "run") == whole
 
 
+@pytest.mark.soak
 def test_the_process_of_such_a_run_comes_to_its_end(place, tmp_path):
     """What W&B does when a process ends does not hold it up."""
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings(place, tmp_path / "run", "online")))

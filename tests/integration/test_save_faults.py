@@ -66,7 +66,7 @@ def begun(saves: Saves, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("num_faults", [9, pytest.param(None, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("num_faults", [8, pytest.param(None, marks=pytest.mark.soak)])
 def test_every_system_call_of_a_save_may_be_the_last_or_fail(saves, begun, tmp_path, way, num_faults):
     calls = saves.calls(copied(begun[way], tmp_path / "whole"), WAYS[way][1], tmp_path)
     names = listed(tmp_path / "whole/last")

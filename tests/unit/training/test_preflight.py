@@ -46,6 +46,12 @@ def backbone(tmp_path: Path) -> Backbone:
     return tiny_backbone(tmp_path / "model")
 
 
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    """For tests that leave the model as it is."""
+    return tiny_backbone(tmp_path_factory.mktemp("model"))
+
+
 def test_a_healthy_model_passes_and_is_described(backbone: Backbone) -> None:
     for parameter in backbone.unused_parameters():
         parameter.requires_grad_(False)
@@ -92,31 +98,31 @@ def test_a_row_that_is_too_long_is_refused_not_cut(backbone: Backbone) -> None:
         training_example(backbone, Task(), one, [backbone.views(decode(one.images[0]))], 20)
 
 
-def test_a_prompt_without_its_picture_is_refused(backbone: Backbone) -> None:
-    one = example(backbone, 1)
+def test_a_prompt_without_its_picture_is_refused(unchanged: Backbone) -> None:
+    one = example(unchanged, 1)
     text = [place for place, token in enumerate(one.input_ids) if token >= 0]
     blind = replace(
         one, input_ids=tuple(one.input_ids[p] for p in text), labels=tuple(one.labels[p] for p in text)
     )  # fmt: skip
     with pytest.raises(ConfigError, match=r"record '1' has 0 places for image tokens, its 1 picture\(s\) need 13"):
-        preflight(backbone, blind, example(backbone, 2))
+        preflight(unchanged, blind, example(unchanged, 2))
 
 
-def test_too_few_places_for_the_picture_are_refused(backbone: Backbone) -> None:
-    one = example(backbone, 1)
+def test_too_few_places_for_the_picture_are_refused(unchanged: Backbone) -> None:
+    one = example(unchanged, 1)
     place = next(place for place, token in enumerate(one.input_ids) if token < 0)
     cut = replace(
         one, input_ids=one.input_ids[:place] + one.input_ids[place + 1 :],
         labels=one.labels[:place] + one.labels[place + 1 :],
     )  # fmt: skip
     with pytest.raises(ConfigError, match=r"has 12 places for image tokens, its 1 picture\(s\) need 13"):
-        preflight(backbone, cut, example(backbone, 2))
+        preflight(unchanged, cut, example(unchanged, 2))
 
 
-def test_a_prompt_without_a_picture_tag_is_refused(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompt_without_a_picture_tag_is_refused(unchanged: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Task, "user_text", lambda self, num_images: "What is this?")
     with pytest.raises(ConfigError, match="'1' stands behind the whole prompt, which has no tag for it"):
-        preflight(backbone, example(backbone, 1), example(backbone, 2))
+        preflight(unchanged, example(unchanged, 1), example(unchanged, 2))
 
 
 def test_a_learning_rate_of_zero_is_refused() -> None:
@@ -216,33 +222,33 @@ PLANTED: dict[str, tuple[Spoil, str]] = {
 
 @pytest.mark.parametrize("mistake", PLANTED)
 def test_a_batch_that_was_put_together_wrongly_is_refused(
-    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, mistake: str
+    unchanged: Backbone, monkeypatch: pytest.MonkeyPatch, mistake: str
 ) -> None:
     spoil, message = PLANTED[mistake]
-    source = source_of(backbone, records())
-    check(source, backbone)
+    source = source_of(unchanged, records())
+    check(source, unchanged)
     monkeypatch.setattr(examples_module, "collate", lambda rows, reader: spoil(collate(rows, reader)))
     with pytest.raises(ConfigError, match=message):
-        check(source, backbone)
+        check(source, unchanged)
 
 
-def test_a_pack_that_was_put_together_wrongly_is_refused(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = source_of(backbone, records())
-    check(source, backbone, packed=True)
+def test_a_pack_that_was_put_together_wrongly_is_refused(unchanged: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = source_of(unchanged, records())
+    check(source, unchanged, packed=True)
     for change, message in (
         (with_inputs(pixel_values=roll_rows), "is not that record's picture"),
         (lambda batch: replace(batch, labels=batch.labels.roll(-1, 1)), "labels are not the tokens"),
     ):
         monkeypatch.setattr(examples_module, "pack", lambda rows, reader, change=change: change(pack(rows, reader)))
         with pytest.raises(ConfigError, match=message):
-            check(source, backbone, packed=True)
+            check(source, unchanged, packed=True)
     monkeypatch.setattr(examples_module, "pack", lambda rows, reader: pack([*rows[1:], rows[0]], reader))
     with pytest.raises(ConfigError, match=ORDER):
-        check(source, backbone, packed=True)
+        check(source, unchanged, packed=True)
 
 
-def test_an_example_of_another_record_is_refused(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = source_of(backbone, records())
+def test_an_example_of_another_record_is_refused(unchanged: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = source_of(unchanged, records())
     draw = source.draw
 
     def with_pictures_of_the_next(epoch: int, position: int) -> Example:
@@ -250,10 +256,10 @@ def test_an_example_of_another_record_is_refused(backbone: Backbone, monkeypatch
 
     monkeypatch.setattr(source, "draw", with_pictures_of_the_next)
     with pytest.raises(ConfigError, match="the picture beside the answer of record '1' is not that record's picture"):
-        check(source, backbone)
+        check(source, unchanged)
     monkeypatch.setattr(source, "draw", lambda epoch, position: draw(epoch, (position + 1) % len(source)))
     with pytest.raises(ConfigError, match="what is supervised of record '2' is not its answer 'Product: Red Bag,"):
-        check(source, backbone)
+        check(source, unchanged)
 
 
 def frozen(backbone: Backbone) -> Backbone:
