@@ -22,10 +22,10 @@ test: .venv/installed  ## all tests but the slow ones and the long sweeps
 	$(TEST_ENV) $(BIN)/python -m pytest -q -m "not slow and not gpu and not soak"
 
 test-slow: .venv/installed  ## full widths (2 GB of memory) and long runs
-	$(TEST_ENV) $(BIN)/python -m pytest -q -m "slow and not gpu"
+	$(TEST_ENV) $(BIN)/python -m pytest -q --timeout=1200 -m "slow and not gpu"
 
 soak: .venv/installed  ## the long fault sweeps: bad servers, damaged pictures, kills; prints what it counted
-	$(TEST_ENV) $(BIN)/python -m pytest -q -s -m "soak and not gpu"
+	$(TEST_ENV) $(BIN)/python -m pytest -q -s --timeout=3600 -m "soak and not gpu"
 
 check: .venv/installed  ## style, types, generated docs
 	$(BIN)/ruff check .

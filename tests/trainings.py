@@ -45,6 +45,8 @@ class Trainings:
 
     def __enter__(self) -> Trainings:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        # A W&B service that an earlier test left in this process: the runs start their own.
+        environment.pop("WANDB_SERVICE", None)
         command = [*self.prefix, sys.executable, __file__]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

@@ -182,7 +182,7 @@ def test_no_secret_reaches_the_mirror(tracked, mirrored):
 
 
 KILLED = """
-import os, signal, subprocess
+import psutil
 from appraiser.training.gradients import StepGradients
 update, steps = StepGradients.update, 0
 
@@ -190,12 +190,11 @@ def killing(self, optimizers):
     global steps
     steps += 1
     if steps == 3:
-        found = ""
-        while not found.strip():  # until it is there
+        until = time.monotonic() + 60
+        while not (found := [child for child in psutil.Process().children() if child.name() == "wandb-core"]):
+            assert time.monotonic() < until, "W&B did not start"
             time.sleep(0.1)
-            command = ["pgrep", "-P", str(os.getpid()), "wandb-core"]
-            found = subprocess.run(command, capture_output=True, text=True).stdout
-        os.kill(int(found), signal.SIGKILL)
+        found[0].kill()
     update(self, optimizers)
 
 StepGradients.update = killing
