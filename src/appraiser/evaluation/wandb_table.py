@@ -96,7 +96,7 @@ def _log_run(wandb: Any, result: EvalResult, folder: Path, mode: Mode, project: 
         project=project,
         job_type="evaluation",
         name=f"{Path(scores['model']).name} on {scores['split']}",
-        dir=str(folder),
+        dir=str(folder.resolve()),  # its service may have started in another place
         mode=mode,
         config={key: scores[key] for key in ("model", "dataset", "dataset_sha256", "split", "n", "appraiser")},
         settings=wandb.Settings(silent=True, console="off", disable_git=True, save_code=False),

@@ -213,7 +213,7 @@ class Mirror:
                 name=folder.resolve().name,
                 id=_run_id(folder),
                 resume="allow",
-                dir=str(folder),
+                dir=str(folder.resolve()),  # its service may have started in another place
                 mode=config.tracking.wandb,
                 config=without_secrets(config.model_dump(mode="json")),
                 settings=wandb.Settings(
