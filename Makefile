@@ -9,7 +9,7 @@ TEST_ENV := OMP_NUM_THREADS=1
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade "pip>=23"
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[wandb,webdataset,dev]"
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[wandb,webdataset,serve,dev]"
 	touch $@
 
 demo: .venv/installed  ## sample, build, train, evaluate, predict on the embedded model

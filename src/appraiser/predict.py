@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from appraiser.answer_grammar import closed_answers
 from appraiser.backbone import Backbone, Reader, load, side_by_side
@@ -35,6 +36,7 @@ MAX_ROWS_PER_WINDOW = 4096
 
 Pictures = Image.Image | Sequence[Image.Image]
 """One picture, or several of one product."""
+WatchOf = Callable[[int], StoppingCriteria]
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,7 @@ class Predictor:
         examples = ([prompts[position] for position in positions] for positions in batches)
         found: dict[int, Prediction] = {}
         with side_by_side(self.backbone) as in_turn:
-            for positions, batch in zip(batches, in_turn(self._generate, examples), strict=True):
+            for positions, batch in zip(batches, in_turn(self.answer_together, examples), strict=True):
                 found |= zip(positions, batch, strict=True)
                 if progress:
                     progress(len(found))
@@ -246,8 +248,12 @@ class Predictor:
             yield window
 
     @torch.inference_mode()
-    def _generate(self, examples: Sequence[Example]) -> list[Prediction]:
-        """Greedy answers of one left-padded batch."""
+    def answer_together(self, examples: Sequence[Example], watch: WatchOf | None = None) -> list[Prediction]:
+        """Greedy answers of one left-padded batch, in the calling thread; the model has to be in evaluation mode.
+
+        Args:
+            watch: gives what looks at the batch at each token and may end rows or all of it, from the batch's width.
+        """
         batch = collate(examples, self.backbone, padding_side="left").to(self.backbone.device)
         inputs = {key: value for key, value in batch.inputs.items() if key != "position_ids"}
         prompt_length = inputs["input_ids"].shape[1]
@@ -261,6 +267,7 @@ class Predictor:
             return_dict_in_generate=True,
             output_logits=True,
             prefix_allowed_tokens_fn=allowed,
+            stopping_criteria=None if watch is None else StoppingCriteriaList([watch(prompt_length)]),
         )
         ids = output.sequences[:, prompt_length:]
         chosen = [

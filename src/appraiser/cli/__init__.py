@@ -8,9 +8,10 @@ from appraiser.cli.app import app, main
 from appraiser.cli.data import build, check, sample
 from appraiser.cli.export import export
 from appraiser.cli.model import demo, evaluate, predict, train
+from appraiser.cli.serve import serve
 
 __all__ = ["app", "main"]
 
 # In the order in which `--help` lists them.
-for command in (sample, build, check, train, evaluate, predict, export, demo):
+for command in (sample, build, check, train, evaluate, predict, serve, export, demo):
     app.command()(command)

@@ -11,27 +11,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from appraiser.backbone import Backbone, side_by_side
-from appraiser.data.examples import RecordSequence, views_of
-from appraiser.data.pictures import decode
+from appraiser.backbone import Backbone
 from appraiser.data.records import ProductRecord
 from appraiser.data.task import FieldValue
 from appraiser.evaluation.metrics import Columns, is_closed, sentence_chrf
+from appraiser.tower_features import Features, tower_features
 
 NUM_NEIGHBOURS = 5
 # Training records whose features are computed: enough for the methods, bounded for large catalogues.
 MAX_TRAIN_RECORDS = 20_000
-PICTURES_PER_BATCH = 32
 MAX_TYPICAL = 60
 """Titles among which the most typical one is looked for: each is compared with each."""
 
-Features = NDArray[np.float32]
 Values = dict[str, list[FieldValue]]
 
 
@@ -41,21 +36,6 @@ class CheapAnswers:
 
     methods: dict[str, Columns]
     neighbours: list[list[ProductRecord]]
-
-
-def tower_features(records: RecordSequence, backbone: Backbone) -> Features:
-    """[n, 2 C] mean and spread of the tower's patch features over each record's first picture's global view."""
-    starts = range(0, len(records), PICTURES_PER_BATCH)
-
-    @torch.inference_mode()
-    def features(start: int) -> Features:
-        chunk = [records[position] for position in range(start, min(start + PICTURES_PER_BATCH, len(records)))]
-        views = [views_of([decode(record.images[0])], backbone)[0].pixels[0] for record in chunk]
-        patches = backbone.patch_features(torch.stack(views)).float()
-        return torch.cat([patches.mean(1), patches.std(1)], dim=-1).cpu().numpy()
-
-    with side_by_side(backbone) as in_turn:
-        return np.concatenate(list(in_turn(features, starts)))
 
 
 def baseline_answers(

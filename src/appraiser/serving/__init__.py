@@ -1,0 +1,1 @@
+"""The service: an HTTP API and a web page over one loaded model."""
