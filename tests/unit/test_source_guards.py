@@ -134,7 +134,11 @@ def test_addresses_are_opened_in_one_module():
         "wget",
     )
     found = {name for name, tree in TREES.items() if modules_with(imports(tree, name), *clients)}
-    assert found == {"data/fetch.py"}
+    assert found == {"data/fetch.py", "serving/run.py"}
+    # The service listens; it does not call.
+    assert modules_with(imports(TREES["serving/run.py"], "serving/run.py"), *clients) == {"socket"}
+    assert not any(function.rpartition(".")[2].startswith(("connect", "create_conn", "send")) for function, _ in
+                   calls(TREES["serving/run.py"]))  # fmt: skip
 
 
 def test_the_fetching_module_takes_nothing_from_the_environment():
