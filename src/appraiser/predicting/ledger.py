@@ -95,7 +95,8 @@ class Ledger:
     def remove(self) -> None:
         """Remove the file; others may write the output from now on."""
         # First the log of writes goes into the file: a log that stayed behind would be played into the next ledger.
-        self._database.execute("PRAGMA journal_mode = DELETE")
+        # MEMORY, as any other mode would leave another file.
+        self._database.execute("PRAGMA journal_mode = MEMORY")
         self.path.unlink(missing_ok=True)
 
     def _begin(self, facts: Mapping[str, str], fresh: bool) -> None:
@@ -118,9 +119,9 @@ class Ledger:
     def _connected(self) -> sqlite3.Connection:
         """The database, with its lock: it ends with the process, however that ends."""
         while True:
-            before = _inode(self.path)
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
+                before = _inode(self.path)
                 # One thread uses it at a time, but in a notebook that is not the thread that opened it.
                 database = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
             except (OSError, sqlite3.Error) as error:
@@ -150,7 +151,7 @@ class Ledger:
         (count,) = self._database.execute("SELECT count(*) FROM rows").fetchone()
         then_and_now = (f"{name} {_short(found.get(name))} then, {_short(facts.get(name))} now" for name in differing)
         return ConfigError(
-            f"{count} rows of {self.out} are finished, with another {' and another '.join(differing)}",
+            f"{count} row(s) of {self.out} are finished, with another {' and another '.join(differing)}",
             where=f"{self.path}: {'; '.join(then_and_now)}",
             fix="start it as it was begun and it goes on, or throw these rows away: add --fresh",
         )

@@ -113,8 +113,11 @@ class Loader:
         async with self._gate:
             while self._num_bytes_waiting >= BYTES_AHEAD:
                 await asyncio.sleep(0.01)
-        async with self._slots:
+            await self._slots.acquire()
+        try:
             result = await step(row)
+        finally:
+            self._slots.release()
         self._num_bytes_waiting += result.num_bytes
         return result
 
