@@ -119,13 +119,13 @@ def test_a_hundred_thousand_rows_and_twenty_kills_give_every_row_once_in_flat_me
     expected = predict_rows(inputs := open_inputs(make_table(tmp_path / "few", 2000)), here(
         lambda: answer, FetchPolicy(), inputs.source, 256))  # fmt: skip
     assert rows[:2000] == expected
-    peaks = {count: peak_memory(make_table(tmp_path / f"shop{count}", count), tmp_path) for count in (2_000, 40_000)}
+    peaks = {count: peak_memory(make_table(tmp_path / f"shop{count}", count), tmp_path) for count in (10_000, 100_000)}
     print({count: f"{peak >> 20} MiB" for count, peak in peaks.items()})
-    assert peaks[40_000] - peaks[2_000] < 32 << 20  # the rows alone would have 30 MB as dicts
+    assert peaks[100_000] - peaks[10_000] < 24 << 20
 
 
 def peak_memory(table: Path, folder: Path) -> int:
-    """Most memory in bytes of a process that predicts a table; not ru_maxrss, which begins with that of this process."""
+    """Most memory in bytes of a process that predicts a table. Not ru_maxrss, which begins with that of its parent."""
     code = (
         "import re, sys; from pathlib import Path; from stub_answers import write_stub; "
         "write_stub(Path(sys.argv[1]), Path(sys.argv[2]), rows_at_once=256); "
@@ -137,6 +137,7 @@ def peak_memory(table: Path, folder: Path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # 14 minutes on two cores
 def test_the_embedded_model_killed_on_the_way_answers_five_thousand_pictures_as_if_it_had_not_been(tmp_path):
     from appraiser import make_catalogue
 
@@ -147,10 +148,10 @@ def test_the_embedded_model_killed_on_the_way_answers_five_thousand_pictures_as_
     subprocess.run([*command, str(whole)], check=True, capture_output=True)
     seconds = time.monotonic() - began
     print(f"\n{5000 / seconds:.1f} rows/s")
-    moments = [("starting", share * seconds) for share in (0.1, 0.3, 0.05, 0.4)]
+    moments = [("starting", share * seconds) for share in (0.1, 0.3, 0.05, 0.3)]
     finished = kill_until_done([*command, str(out)], out, moments)
     assert finished == sorted(finished)
-    assert finished[-1] > 2000
+    assert finished[-1] > 1500
     assert out.read_bytes() == whole.read_bytes()
     assert len(whole.read_bytes().splitlines()) == 5000
 
@@ -271,6 +272,15 @@ def test_options_that_have_no_effect_are_refused(appraiser, models, tmp_path):
         outcome = appraiser("predict", models[0], tmp_path / "a.jpg", *option)
         assert outcome.code == 2
         assert f"{option[0]} is for" in outcome.err
+
+
+def test_the_table_that_is_read_is_not_written_over(models, tmp_path):
+    table = make_table(tmp_path / "shop", 5)
+    (tmp_path / "link.csv").symlink_to(table)
+    before = table.read_bytes()
+    with pytest.raises(ConfigError, match="is the table that is read"):
+        predict_to_file(models[0], table, tmp_path / "link.csv")
+    assert table.read_bytes() == before
 
 
 def test_pictures_are_fetched_by_the_rules_of_build(appraiser, models, tmp_path):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from appraiser import __version__
 from appraiser.data.fetch import FetchPolicy
 from appraiser.data.sources import Source
-from appraiser.errors import AppraiserError
+from appraiser.errors import AppraiserError, ConfigError
 from appraiser.json_text import json_line
 from appraiser.predicting.answering import Answer, answered
 from appraiser.predicting.inputs import InputRow, Inputs, open_inputs
@@ -76,10 +76,10 @@ def predict_source(
         DataError: no pictures there.
         CheckpointError: no model there.
     """
-
-    from appraiser.predicting.models import Settings, model_files  # torch takes seconds: not before the source is found
-
     inputs = open_inputs(source, mapping)
+    # Here, as it brings torch: whoever names a wrong source need not wait for that.
+    from appraiser.predicting.models import Settings, model_files
+
     files = model_files(model)
     with _working(model, Settings(tuple(closed), answer_share), inputs, files, options) as work:
         return predict_rows(inputs, work, progress)
@@ -106,12 +106,13 @@ def predict_to_file(
         ConfigError: an earlier start had another source, model or settings; or another process writes this file.
         DataError, CheckpointError: as `predict_source`; or the file cannot be written.
     """
-
+    check_output(out)
+    if out.exists() and source.exists() and out.samefile(source):
+        raise ConfigError(f"{out} is the table that is read", fix="name another file")
+    inputs = open_inputs(source, mapping)
     from appraiser.predicting.models import Settings, model_files
 
-    check_output(out)
     settings = Settings(tuple(closed), answer_share)
-    inputs = open_inputs(source, mapping)
     files = model_files(model)
     facts = {"model": files.fingerprint} | {name: json_line(value) for name, value in asdict(settings).items()}
     with _working(model, settings, inputs, files, options) as work:
