@@ -169,6 +169,7 @@ FORBIDDEN = {
     "training/": ["appraiser.cli", "appraiser.demo", "appraiser.exporting"],
     "evaluation/": ["appraiser.cli", "appraiser.demo", "appraiser.training", "appraiser.exporting"],
     "exporting/": ["appraiser.cli", "appraiser.demo"],
+    "predicting/": ["appraiser.cli", "appraiser.evaluation", "appraiser.training"],
     "predict.py": ["appraiser.cli", "appraiser.evaluation", "appraiser.training"],
     "adapters.py": [
         "appraiser.data",
