@@ -170,6 +170,7 @@ FORBIDDEN = {
     "evaluation/": ["appraiser.cli", "appraiser.demo", "appraiser.training", "appraiser.exporting"],
     "exporting/": ["appraiser.cli", "appraiser.demo"],
     "predicting/": ["appraiser.cli", "appraiser.evaluation", "appraiser.training"],
+    "serving/": ["appraiser.cli", "appraiser.evaluation", "appraiser.training", "appraiser.phi3_v"],
     "predict.py": ["appraiser.cli", "appraiser.evaluation", "appraiser.training"],
     "adapters.py": [
         "appraiser.data",
