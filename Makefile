@@ -19,7 +19,7 @@ clean-demo:  ## remove the demo's run, so that it can run again
 	rm -rf runs/demo runs/demo-data
 
 test: .venv/installed  ## all tests but the slow ones and the long sweeps
-	$(TEST_ENV) $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not slow and not gpu and not soak"
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu and not soak"
 
 test-slow: .venv/installed  ## full widths (2 GB of memory) and long runs
 	$(TEST_ENV) $(BIN)/python -m pytest -q --timeout=1200 -m "slow and not gpu"

@@ -115,11 +115,12 @@ class RecipeBaseline:
         mask = mask.triu(past + 1)[None, None]
         tables = self.tables(positions, hidden_states.dtype)
         for index, layer in enumerate(self.model.layers):
-            normed = layer.input_layernorm(hidden_states)
+            normed = norm(layer.input_layernorm, hidden_states)
             hidden_states = hidden_states + self.attention(layer.self_attn, normed, tables, mask, index, cache)
-            gate, up = layer.mlp.gate_up_proj(layer.post_attention_layernorm(hidden_states)).chunk(2, dim=-1)
+            normed = norm(layer.post_attention_layernorm, hidden_states)
+            gate, up = layer.mlp.gate_up_proj(normed).chunk(2, dim=-1)
             hidden_states = hidden_states + layer.mlp.down_proj(up * layer.mlp.activation_fn(gate))
-        return self.model.norm(hidden_states)
+        return norm(self.model.norm, hidden_states)
 
     def tables(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         is_long = int(positions[-1]) + 1 > self.config.original_max_position_embeddings
@@ -155,6 +156,13 @@ class RecipeBaseline:
         weights = functional.softmax(weights, dim=-1, dtype=torch.float32).to(value.dtype)
         output = torch.matmul(weights, value).transpose(1, 2).contiguous()
         return module.o_proj(output.reshape(batch, length, -1))
+
+
+def norm(module: Any, hidden_states: Tensor) -> Tensor:
+    """RMS norm as published, operation by operation; the module's own has its gradient written by hand."""
+    wide = hidden_states.to(torch.float32)
+    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + module.eps)
+    return module.weight * wide.to(hidden_states.dtype)
 
 
 def turn_half(states: Tensor) -> Tensor:

@@ -52,6 +52,7 @@ class Mode:
         at_once: micro-batches of a step that are computed side by side, each on one core.
         attention: implementation that ours asks transformers for.
         kept: tower frozen, its features computed before the clock starts.
+        compiled: blocks of tower and decoder through torch.compile, before the clock starts.
     """
 
     task: str
@@ -63,6 +64,7 @@ class Mode:
     at_once: int = 1
     attention: str = "blocks"
     kept: bool = False
+    compiled: bool = False
 
     @property
     def label(self) -> str:
@@ -71,7 +73,7 @@ class Mode:
         held = {"recipe": f"{self.dtype} weights", "plain": f"{self.dtype} weights", "master": "fp32 weights, autocast"}
         who = "recipe, eager" if self.way == "recipe" else f"ours, {self.attention}, batch {self.batch // self.at_once}"
         who += f" x {self.at_once} at once" if self.at_once > 1 else ""
-        return f"{who}, {held[self.way]}" + (", kept features" if self.kept else "")
+        return f"{who}, {held[self.way]}" + ", kept features" * self.kept + ", compiled" * self.compiled
 
     @property
     def work(self) -> tuple[str, int]:
@@ -79,7 +81,9 @@ class Mode:
         return self.task, self.crops
 
 
-def modes(config: str, crops: list[int], dtype: str, tasks: list[str], attentions: list[str]) -> list[Mode]:
+def modes(
+    config: str, crops: list[int], dtype: str, tasks: list[str], attentions: list[str], compiled: bool = False
+) -> list[Mode]:
     """The table's rows; the baseline of each group comes first."""
     rows = [Mode("matmul", "plain", config, 0, dtype)]
     ways = ["plain"] if dtype == "float32" else ["master", "plain"]
@@ -94,6 +98,9 @@ def modes(config: str, crops: list[int], dtype: str, tasks: list[str], attention
                 for way in ways
                 for attention in attentions
             ]
+            if compiled:
+                size, at_once = sizes[0]
+                rows.append(Mode("train", ways[-1], config, count, dtype, size, at_once, attentions[0], compiled=True))
             if config == "bench":
                 size, at_once = sizes[-1]
                 rows.append(Mode("train", ways[0], config, count, dtype, size, at_once, attentions[0], kept=True))
@@ -113,6 +120,9 @@ class Ours:
     def __init__(self, mode: Mode, backbone: Backbone) -> None:
         self.mode, self.model, self.stack = mode, backbone.model, ExitStack()
         tower = self.model.model.vision_embed_tokens.img_processor
+        if mode.compiled:
+            for block in [*self.model.model.layers, *tower.vision_model.encoder.layers[:-1]]:
+                block.compile()
         for parameter in tower.parameters() if mode.kept else tower.vision_model.unused_parameters():
             parameter.requires_grad_(False)
         is_cast = mode.way == "master" and mode.dtype != "float32"
@@ -327,6 +337,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, help="timed pictures per process (bench: 4, tiny: 64)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--compile", action="store_true", help="also with torch.compile, which takes minutes to begin")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -338,7 +349,7 @@ def main() -> None:
     crops = [int(count) for count in (arguments.crops or ("1" if tiny else "4,16")).split(",")]
     num_pictures = arguments.pictures or (64 if tiny else 4)
     attentions = (arguments.attention or ("eager,sdpa" if tiny else "blocks")).split(",")
-    rows = modes(arguments.config, crops, arguments.dtype, arguments.tasks.split(","), attentions)
+    rows = modes(arguments.config, crops, arguments.dtype, arguments.tasks.split(","), attentions, arguments.compile)
     results: dict[Mode, list[Facts]] = {mode: [] for mode in rows}
     for repeat in range(arguments.repeats):
         for mode in rows:

@@ -195,6 +195,7 @@ def test_one_machine_and_a_ray_of_two_workers_make_the_same_data_set(catalogue, 
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_no_row_and_doubles_none(catalogue, cluster, tmp_path):
     server, killed = catalogue.server, {}
 
@@ -227,6 +228,7 @@ def rows_in_ledger(out: Path, copy: Path) -> set[int]:
     return rows
 
 
+@pytest.mark.slow
 def test_a_driver_killed_three_times_fetches_nothing_again_that_was_written_down(catalogue, cluster, tmp_path):
     server, moments = catalogue.server, random.Random(7)
     command = catalogue.command(tmp_path / "out", "--on", "ray")

@@ -100,6 +100,7 @@ def test_two_workers_write_what_one_machine_writes(place, here, cluster, tmp_pat
     assert not workers()
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced_and_costs_no_row(place, here, cluster, tmp_path):
     killed: list[int] = []
 
@@ -116,6 +117,7 @@ def test_a_worker_that_is_killed_is_replaced_and_costs_no_row(place, here, clust
     assert out.read_bytes() == here
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_killed_goes_on_there_or_here(place, here, cluster, tmp_path):
     out = tmp_path / "out.jsonl"
     code = (
@@ -133,6 +135,7 @@ def test_a_driver_that_is_killed_goes_on_there_or_here(place, here, cluster, tmp
     assert out.read_bytes() == here
 
 
+@pytest.mark.slow
 def test_the_driver_fetches_for_all_workers(place, cluster, tmp_path):
     table = tmp_path / "shop.csv"
     with ShopServer() as server:
@@ -150,6 +153,7 @@ def test_more_workers_than_the_cluster_has_room_for_are_refused(place, cluster, 
         predict_source(place / "model", place / "shop/products.csv", options=Options(on="ray", num_workers=3))
 
 
+@pytest.mark.slow
 def test_a_worker_that_finds_another_model_is_refused(place, cluster, tmp_path, monkeypatch):
     files = models.model_files(place / "other")
     monkeypatch.setattr(models, "model_files", lambda model: files)

@@ -156,6 +156,7 @@ cli.main()
 """
 
 
+@pytest.mark.slow
 def test_one_failing_rank_ends_all_and_says_why(place, tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings(place, tmp_path / "run")))
     (tmp_path / "failing.py").write_text(FAILING)

@@ -6,6 +6,7 @@ and the launcher ends the others.
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import distributed
+from torch.distributed import distributed_c10d
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 """Ranks wait this long for each other: the first may be writing a large checkpoint. Death is noticed at once."""
@@ -81,4 +83,16 @@ def join() -> Iterator[Ranks]:
     try:
         yield Ranks(distributed.get_rank(), size, device)
     finally:
+        _keep_groups()
         distributed.destroy_process_group()
+
+
+def _keep_groups() -> None:
+    """Let no process group be destructed before the process ends.
+
+    Whoever lets go of a gloo group last, DDP's reducer for one, waits for the group's thread while holding the
+    interpreter's lock; the thread may be waiting for that lock, to let go of a tensor. Ranks then hung at their very end,
+    or after another one's failure (torch 2.13).
+    """
+    for group in list(distributed_c10d._world.pg_map):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
