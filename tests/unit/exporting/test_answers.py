@@ -20,7 +20,7 @@ from appraiser.exporting.answers import (
     write_answers,
 )
 
-ANSWER = Answer("a", 13, "b", (5, 6, 7), "Red Bag", torch.tensor([[4.0, 1.0], [2.0, -8.0], [0.5, 0.25]]))
+ANSWER = Answer("a", 20, 13, "b", (5, 6, 7), "Red Bag", torch.tensor([[4.0, 1.0], [2.0, -8.0], [0.5, 0.25]]))
 
 
 def with_logit(value: float, step: int = 2) -> Answer:
