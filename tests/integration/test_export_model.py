@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tiny import tiny_backbone
 
 import appraiser as package
@@ -68,10 +68,6 @@ def trained(place: Path, out: str, **sections: dict[str, Any]) -> Path:
 def lora(place: Path) -> Path:
     """LoRA on decoder and tower, the projector changed in full beside it; evaluated."""
     run = trained(place, "lora", parts={"projector": "train"})
-    before = weights(place / "model")
-    parts = {name: value * 1.25 for name, value in before.items() if "img_projection" in name or name.endswith("_GN")}
-    save_file(parts, run / "best" / TRAINED_PARTS)
-    (run / "best" / "manifest.json").unlink()
     save_result(evaluate(run, place / "dataset", limit=4, max_baseline_records=20), run)
     return run
 

@@ -60,7 +60,6 @@ class ReferenceAnswer(_Part):
     first_tokens: list[FirstToken]
     """The largest logits of the first step, the largest first."""
 
-
     @model_validator(mode="after")
     def _has_one_for_each_token(self) -> ReferenceAnswer:
         for found in (self.answer_logprobs, self.runner_up_logprobs):

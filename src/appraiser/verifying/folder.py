@@ -36,10 +36,24 @@ def load_folder(folder: Path) -> tuple[Any, Reader]:
     return model.to(device), Reader(processor, str(folder))
 
 
+def picture_bytes(reference: Path, name: str) -> bytes:
+    """A picture that an export carries.
+
+    Raises:
+        CheckpointError: it is not there.
+    """
+    try:
+        return read_bytes(reference / name)
+    except OSError as error:
+        raise CheckpointError(
+            f"{reference} lacks its reference picture {name}: {error.strerror}", fix="copy the export again"
+        ) from None
+
+
 def questions_of(reference: Path, products: Sequence[ReferenceAnswer]) -> list[Question]:
     """Prompts and decoded pictures of an export."""
     return [
-        Question(product.prompt, tuple(decode(read_bytes(reference / path)) for path in product.pictures))
+        Question(product.prompt, tuple(decode(picture_bytes(reference, path)) for path in product.pictures))
         for product in products
     ]
 

@@ -8,6 +8,7 @@ A mistake is a function from what should be shown to what is shown, so that each
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -122,13 +123,15 @@ def _normalised(mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[[Sh
     return lambda found: replace(found, mean=mean, std=std)
 
 
+_TAGS = re.compile(r"(?:<\|image_\d+\|>)*")
 _USER, _END, _ASSISTANT = "<|user|>\n", "<|end|>\n", "<|assistant|>\n"
 
 
 def _parts(prompt: str) -> tuple[str, str]:
     """Picture tags and question of a prompt of ours."""
     text = prompt.removeprefix(_USER).removesuffix(_END + _ASSISTANT)
-    end = text.rfind("|>") + 2 if text.startswith("<|image_") else 0
+    tags = _TAGS.match(text)
+    end = tags.end() if tags else 0
     return text[:end], text[end:]
 
 
@@ -161,6 +164,11 @@ _TEMPLATES: tuple[tuple[str, str, Callable[[str], str]], ...] = (
     ),
     ("no_end", "a prompt without <|end|> behind the question", lambda p: p.replace(_END, "\n")),
     ("no_newline_after_end", "a prompt without the newline after <|end|>", lambda p: p.replace(_END, "<|end|>")),
+    (
+        "spaces_after_tokens",
+        "a prompt with a space behind <|user|> and <|end|>, as decoding and encoding it again puts there",
+        lambda p: p.replace("|>\n", "|> \n"),
+    ),
     ("no_newlines", "a prompt without any newline of the template", lambda p: p.replace("|>\n", "|>")),
     ("text_first", "a prompt with the question before the picture", _text_first),
     ("text_first_line", "a prompt with the question on a line before the picture", lambda p: _text_first(p, "\n")),

@@ -12,13 +12,12 @@ from typing import Any
 from transformers import AutoProcessor
 
 from appraiser.backbone import Reader, first_line
-from appraiser.data.pictures import read_bytes
 from appraiser.errors import CheckpointError, ConfigError
 from appraiser.exporting.reference import Reference, ReferenceAnswer, read_reference
 from appraiser.training.checkpoint import MANIFEST, find_damage
 from appraiser.verifying.cause import CauseFinder
 from appraiser.verifying.client import Server, is_url, read_key
-from appraiser.verifying.folder import load_folder, questions_of, replay_in_folder
+from appraiser.verifying.folder import load_folder, picture_bytes, questions_of, replay_in_folder
 from appraiser.verifying.mistakes import question_of
 from appraiser.verifying.replay import Comparison, Replayed, compare
 
@@ -111,7 +110,7 @@ def _verify_server(
     found = []
     with Server(url, None if key_file is None else read_key(key_file), model) as server:
         for product in expected.products:
-            pictures = [read_bytes(reference / path) for path in product.pictures]
+            pictures = [picture_bytes(reference, path) for path in product.pictures]
             answer = server.ask(question_of(product.prompt), pictures, max_tokens)
             found.append(Replayed(answer.text, answer.num_prompt_tokens, answer.logprobs))
             if progress:
@@ -228,7 +227,7 @@ def _about_logprobs(compared: Sequence[Comparison], tolerance: float) -> Finding
     if not distances:
         return Finding(True, "Probabilities of tokens were not compared: there are none on both sides.")
     largest, mean = max(distances), statistics.fmean(distances)
-    ok = largest <= tolerance
+    ok = all(distance <= tolerance for distance in distances)  # a NaN is not
     return Finding(
         ok,
         f"Probabilities of the {len(distances)} tokens of equal answers are up to {largest:.2g} nats apart, "
