@@ -225,7 +225,7 @@ def _about_answers(compared: Sequence[Comparison], tolerance: float) -> Finding:
 def _about_logprobs(compared: Sequence[Comparison], tolerance: float) -> Finding:
     distances = [distance for comparison in compared for distance in comparison.distances]
     if not distances:
-        return Finding(True, "Probabilities of tokens were not compared: there are none on both sides.")
+        return Finding(True, "Probabilities of tokens were not compared: no equal answer has them on both sides.")
     largest, mean = max(distances), statistics.fmean(distances)
     ok = all(distance <= tolerance for distance in distances)  # a NaN is not
     return Finding(
