@@ -1,7 +1,7 @@
 # The menu. Every target makes .venv itself when it is missing; PYTHON can be overridden: make demo PYTHON=python3.12
 PYTHON ?= python3
 BIN := .venv/bin
-# One thread: small tensors are many times slower with two.
+# One thread: small tensors are many times slower with two. Tests run side by side instead, a file in one process.
 TEST_ENV := OMP_NUM_THREADS=1
 
 .PHONY: demo test test-slow soak check fix bench docs wheel clean-demo
@@ -19,7 +19,7 @@ clean-demo:  ## remove the demo's run, so that it can run again
 	rm -rf runs/demo runs/demo-data
 
 test: .venv/installed  ## all tests but the slow ones and the long sweeps
-	$(TEST_ENV) $(BIN)/python -m pytest -q -m "not slow and not gpu and not soak"
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not slow and not gpu and not soak"
 
 test-slow: .venv/installed  ## full widths (2 GB of memory) and long runs
 	$(TEST_ENV) $(BIN)/python -m pytest -q --timeout=1200 -m "slow and not gpu"

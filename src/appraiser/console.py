@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from appraiser.training.trainer import RunSummary
 
 stderr = Console(stderr=True)
+SECONDS_PER_LINE = 60.0
+"""Of progress where there is no terminal."""
 
 
 class WarningLines(logging.Handler):
@@ -56,17 +59,46 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def stages() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar per stage of an evaluation."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    """A bar per stage: number done and of all, rate, time left. Where stderr is no terminal, a line a minute.
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    What a stage has done when it is first reported counts as done before: it is not in its rate.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+    )
     tasks: dict[str, Any] = {}
+    began: dict[str, tuple[float, int]] = {}
+    lines_at: dict[str, float] = {}
     with Progress(*columns, console=stderr, transient=True) as progress:
 
         def report(what: str, done: int, total: int) -> None:
+            now = time.monotonic()
             if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
-            progress.update(tasks[what], completed=done)
+                tasks[what] = progress.add_task(what, total=total, completed=done, rate="")
+                began[what], lines_at[what] = (now, done), now
+                return
+            moment, before = began[what]
+            rate = (done - before) / max(now - moment, 1e-9)
+            progress.update(tasks[what], completed=done, rate=f"{rate:.3g}/s")
+            if not stderr.is_terminal and now - lines_at[what] >= SECONDS_PER_LINE:
+                lines_at[what] = now
+                left = f"{(total - done) / rate / 60:.0f} min left" if done > before else "time left unknown"
+                stderr.print(f"{what}: {done:,} of {total:,}, {rate:.3g}/s, {left}", highlight=False, markup=False)
 
         yield report
 

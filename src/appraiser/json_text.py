@@ -12,6 +12,11 @@ def json_text(document: Any) -> str:
     return json.dumps(_writable(document), ensure_ascii=False, indent=2, allow_nan=False)
 
 
+def json_line(document: Any) -> str:
+    """The same on one line, without the line break."""
+    return json.dumps(_writable(document), ensure_ascii=False, allow_nan=False)
+
+
 def _writable(value: Any) -> Any:
     match value:
         case float():

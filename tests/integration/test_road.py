@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -15,7 +17,6 @@ from tiny import tiny_backbone
 from wandb_files import staged_tables
 
 from appraiser import Predictor, build_dataset, evaluate, make_catalogue, train
-from appraiser.batch_predict import predict_source, write_rows
 from appraiser.config import RunConfig, config_from, load_config
 from appraiser.data.dataset import open_dataset, share_of
 from appraiser.data.pictures import decode
@@ -23,6 +24,7 @@ from appraiser.errors import CheckpointError, ConfigError, DataError
 from appraiser.evaluation.against import against_sentences, compare
 from appraiser.evaluation.evaluate import save_result
 from appraiser.evaluation.wandb_table import log_evaluation, numbers
+from appraiser.predicting.run import predict_source, predict_to_file
 from appraiser.price_intervals import PriceIntervals
 from appraiser.trained_task import TrainedTask, read_task
 from appraiser.training.learning_curve import learning_curve
@@ -192,8 +194,13 @@ def test_prediction_of_a_picture_a_folder_and_a_table(run: Path, place: Path) ->
     assert len(rows) == 120
     assert rows[0]["text"] == one["text"]
     for suffix in ("csv", "jsonl", "parquet"):
-        write_rows(rows, place / f"out.{suffix}")
-        assert (place / f"out.{suffix}").stat().st_size > 0
+        predict_to_file(run, place / "catalogue" / "products.csv", place / f"out.{suffix}")
+    assert [json.loads(line) for line in (place / "out.jsonl").read_text().splitlines()] == rows
+    assert pq.read_table(place / "out.parquet").to_pylist() == rows
+    with (place / "out.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.DictReader(file)) == [
+            {name: "" if value is None else str(value) for name, value in row.items()} for row in rows
+        ]
 
 
 def test_an_unreadable_picture_costs_one_row(run: Path, place: Path, tmp_path: Path) -> None:

@@ -183,6 +183,8 @@ FORBIDDEN = {
     "evaluation/": ["appraiser.cli", "appraiser.demo", "appraiser.training", "appraiser.exporting"],
     "exporting/": ["appraiser.cli", "appraiser.demo", "appraiser.verifying"],
     "verifying/": ["appraiser.cli", "appraiser.demo", "appraiser.evaluation", "appraiser.serving"],
+    "predicting/": ["appraiser.cli", "appraiser.evaluation", "appraiser.training"],
+    "serving/": ["appraiser.cli", "appraiser.evaluation", "appraiser.training", "appraiser.phi3_v"],
     "predict.py": ["appraiser.cli", "appraiser.evaluation", "appraiser.training"],
     "adapters.py": [
         "appraiser.data",

@@ -14,6 +14,7 @@ from appraiser.errors import ConfigError
 
 if TYPE_CHECKING:
     from appraiser.data.building.collect import Forecast
+    from appraiser.data.fetch import FetchPolicy
 
 
 def sample(
@@ -116,7 +117,7 @@ def _sample_like(
             out,
             rows,
             seed,
-            mapping=_mapping(mapping),
+            mapping=field_columns(mapping),
             price_locale=price_locale,
             size=size,
             num_workers=drawing_workers(workers, rows),
@@ -196,20 +197,14 @@ def build(
     Example:  appraiser build shop/products.csv dataset --map title=name
     """
     from appraiser.data.building.build import build_dataset
-    from appraiser.data.fetch import FetchPolicy
     from appraiser.data.records import FieldMap
 
-    policy = FetchPolicy(
-        allow_private=frozenset(allow_private),
-        num_parallel=max(64, per_host),
-        num_parallel_per_host=per_host,
-        respect_robots=not ignore_robots,
-    )
+    policy = fetch_policy(allow_private, per_host, ignore_robots)
     with progress_bar("building", 0) as report:
         manifest = build_dataset(
             source,
             out,
-            mapping=_mapping(mapping),
+            mapping=field_columns(mapping),
             currency=currency,
             seed=seed,
             num_crops=num_crops,
@@ -275,7 +270,20 @@ def _shares(pairs: list[str]) -> dict[str, float] | None:
     return shares or None
 
 
-def _mapping(pairs: list[str]) -> dict[str, list[str]]:
+def fetch_policy(allow_private: list[str], per_host: int, ignore_robots: bool) -> FetchPolicy:
+    """Limits of fetching, as `build` and `predict` take them."""
+    from appraiser.data.fetch import FetchPolicy
+
+    return FetchPolicy(
+        allow_private=frozenset(allow_private),
+        num_parallel=max(64, per_host),
+        num_parallel_per_host=per_host,
+        respect_robots=not ignore_robots,
+    )
+
+
+def field_columns(pairs: list[str]) -> dict[str, list[str]]:
+    """`--map field=column|column`, read."""
     fields: dict[str, list[str]] = {}
     for pair in pairs:
         field, equals, columns = pair.partition("=")

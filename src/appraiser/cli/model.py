@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from appraiser.cli.app import Json, emit
+from appraiser.cli.data import fetch_policy, field_columns
 from appraiser.console import score_table, stages, stderr, train_with_progress
 from appraiser.errors import ConfigError
 from appraiser.json_text import json_text
@@ -144,8 +146,17 @@ def evaluate(
 
 def predict(
     model: Annotated[str, typer.Argument(help="Run, model folder, embedded model or Hub id.")],
-    source: Annotated[Path, typer.Argument(help="A picture, a folder of pictures, or a table with picture paths.")],
-    out: Annotated[Path | None, typer.Option(help="Write .csv, .jsonl or .parquet instead of printing.")] = None,
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A picture, a folder of pictures, a table (.csv, .tsv, .jsonl, .parquet) with paths, URLs or pictures "
+            "in it, or a data set folder."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write .csv, .jsonl or .parquet instead of printing; goes on where it was interrupted."),
+    ] = None,
     closed: Annotated[
         list[str], typer.Option(help="Field whose answers must be values of training, e.g. category.")
     ] = [],  # noqa: B006
@@ -155,33 +166,68 @@ def predict(
             min=0.05, max=1, help="Leave prices out where the model is less sure than on this share of usual products."
         ),
     ] = None,
+    mapping: Annotated[list[str], typer.Option("--map", help="field=column where the guess is wrong: image, id.")] = [],  # noqa: B006
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="With --out: throw away what an interrupted run has finished.")
+    ] = False,
+    allow_private: Annotated[list[str], typer.Option(help="HOST:PORT of your own picture server.")] = [],  # noqa: B006
+    per_host: Annotated[
+        int, typer.Option(min=1, max=256, help="Pictures fetched from one host at a time; more only from your own.")
+    ] = 4,
+    ignore_robots: Annotated[
+        bool, typer.Option("--ignore-robots", help="The pictures are your own: robots.txt does not matter.")
+    ] = False,
+    on: Annotated[
+        Literal["ray"] | None, typer.Option(help="ray: by workers of a Ray cluster, each with the model.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="--on ray: so many workers; unset: one per GPU, or one.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Name, sort and price pictures.
+    """Name, sort and price pictures: one row out per row in.
 
     Example:  appraiser predict runs/first photo.jpg
     """
-    from appraiser.batch_predict import check_output, predict_source, write_rows
+    from appraiser.predicting.outputs import check_output
+    from appraiser.predicting.run import Options, predict_source, predict_to_file
 
+    if workers is not None and on is None:
+        raise ConfigError("--workers is for --on ray", fix="add --on ray")
+    if fresh and out is None:
+        raise ConfigError("--fresh is for --out: nothing is kept without it", fix="leave it out, or add --out FILE")
     if out is not None:
         check_output(out)
+    options = Options(fetch_policy(allow_private, per_host, ignore_robots), on, workers)
+    fields = field_columns(mapping)
     with stages() as report:
-        rows = predict_source(
-            model, source, lambda done, total: report("pictures", done, total), closed=closed, answer_share=answer_share
-        )
-    failed = sum("error" in row for row in rows)
+
+        def progress(done: int, total: int) -> None:
+            report("rows", done, total)
+
+        if out is None:
+            rows = predict_source(
+                model, source, progress, closed=closed, answer_share=answer_share, mapping=fields, options=options
+            )
+            num_rows, failed = len(rows), sum("error" in row for row in rows)
+        else:
+            written = predict_to_file(
+                model, source, out, progress,
+                closed=closed, answer_share=answer_share, mapping=fields, fresh=fresh, options=options,
+            )  # fmt: skip
+            num_rows, failed = written.rows, written.failed
     if out is not None:
-        write_rows(rows, out)
+        before = f" ({written.resumed} were finished before)" if written.resumed else ""
         emit(
-            {"out": str(out), "rows": len(rows), "failed": failed},
+            {"out": str(out)} | asdict(written),
             as_json,
-            f"Wrote {len(rows)} rows to {out}, {failed} failed.",
+            f"Wrote {num_rows} rows to {out}, {failed} failed{before}.",
         )
     elif as_json:
         typer.echo(json_text(rows))
     else:
         typer.echo("\n".join(_line(row) for row in rows))
-    if failed == len(rows):
+    if failed == num_rows:
         raise typer.Exit(3)
 
 
@@ -205,6 +251,7 @@ def _line(row: dict[str, Any]) -> str:
 RESERVED = frozenset(
     (
         "picture",
+        "id",
         "title",
         "category",
         "price",

@@ -19,7 +19,7 @@ import numpy as np
 from pebble import ProcessExpired, ProcessPool
 
 from appraiser.data.looks import look_of
-from appraiser.data.pictures import PictureError, StoredPicture, decode, prepare
+from appraiser.data.pictures import PictureError, Pixels, StoredPicture, decode, decode_to_pixels, prepare
 from appraiser.data.reasons import DecodeReason, PictureReason
 
 if TYPE_CHECKING:
@@ -53,6 +53,12 @@ async def decode_apart(pictures: Sequence[bytes], num_workers: int = CORES) -> D
     return decoded
 
 
+async def pixels_apart(pictures: Sequence[bytes], num_workers: int = CORES) -> tuple[Pixels, ...] | Undecodable:
+    """The pixels of a row's pictures: whoever asked decodes nothing of a stranger's itself."""
+    pixels: tuple[Pixels, ...] | Undecodable = await _apart(_pixels, list(pictures), num_workers)
+    return pixels
+
+
 async def _apart(function: Callable[[Any], Any], argument: Any, num_workers: int = CORES) -> Any:
     # In a thread, as the first call starts the workers: downloads would stand still for that second.
     task = await asyncio.to_thread(_pool(num_workers).schedule, function, args=[argument], timeout=MAX_SECONDS)
@@ -68,10 +74,21 @@ def _decode(pictures: list[bytes]) -> Decoded | Undecodable:
     try:
         stored = tuple(prepare(data) for data in pictures)
         return Decoded(stored, look_of(decode(stored[0].data)))
-    except PictureError as problem:
+    except (PictureError, MemoryError) as problem:
+        return _undecodable(problem)
+
+
+def _pixels(pictures: list[bytes]) -> tuple[Pixels, ...] | Undecodable:
+    try:
+        return tuple(decode_to_pixels(data) for data in pictures)
+    except (PictureError, MemoryError) as problem:
+        return _undecodable(problem)
+
+
+def _undecodable(problem: PictureError | MemoryError) -> Undecodable:
+    if isinstance(problem, PictureError):
         return Undecodable(problem.reason, problem.what)
-    except MemoryError:
-        return Undecodable("out_of_memory", f"needs more than {MAX_MEMORY_BYTES >> 20} MiB to decode")
+    return Undecodable("out_of_memory", f"needs more than {MAX_MEMORY_BYTES >> 20} MiB to decode")
 
 
 # Not fork: the parent may hold threads and a model. A fork server starts clean and loads Pillow once.

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from appraiser.batch_predict import picture_paths
 from appraiser.data.building.build import build_dataset
 from appraiser.data.dataset import SPLIT_NAMES, open_dataset
 from appraiser.data.exports.export import export_dataset
 from appraiser.data.pictures import encode
 from appraiser.data.sources import open_source
 from appraiser.errors import DataError
+from appraiser.predicting.inputs import open_inputs
 from tests.tiny import formula_picture
 
 
@@ -116,8 +116,11 @@ def test_an_exported_table_is_read_by_its_own_name_and_its_pictures_can_be_predi
     assert {row["title"] for _, row in open_source(str(table)).rows()} == set(titles)
     build_dataset(table, tmp_path / "two")
     assert content(tmp_path / "two") == content(tmp_path / "one")
-    assert {path.is_file() for _, path in picture_paths(table)} == {True}
-    assert dict(picture_paths(table))["images/P0.jpg"].read_bytes() == content(tmp_path / "one")["P0"][-1][0]
+    inputs = open_inputs(table)
+    rows = [row.with_files(inputs.source) for row in inputs.rows()]
+    assert {row.error for row in rows} == {None}
+    pictures = {row.head["picture"]: row.places for row in rows}
+    assert pictures["images/P0.jpg"] == (content(tmp_path / "one")["P0"][-1][0],)
 
 
 def test_a_table_that_was_changed_after_the_export_is_read_as_it_is(tmp_path):
