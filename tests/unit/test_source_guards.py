@@ -22,6 +22,7 @@ KNOWS_PHI3_V = {
     "backbone.py": "the seam: everything else sees a model through it",
     "pretraining/pretrain.py": "makes the embedded model from a configuration, before there is anything to load",
     "pretraining/beginning.py": "sets the tower's first weights",
+    "vllm_plugin.py": "registers the Auto classes in vLLM's processes",
     "pretraining/looking.py": "trains the tower and the projector without the decoder",
 }
 # `assert` is for our own mistakes only: python -O takes it away. Each one that stands, and why it guards nothing.
@@ -134,7 +135,8 @@ def test_addresses_are_opened_in_one_module():
         "wget",
     )
     found = {name for name, tree in TREES.items() if modules_with(imports(tree, name), *clients)}
-    assert found == {"data/fetch.py", "serving/run.py"}
+    # verify asks the one server that the user names, in a module that does nothing else.
+    assert found == {"data/fetch.py", "serving/run.py", "verifying/client.py"}
     # The service listens; it does not call.
     assert modules_with(imports(TREES["serving/run.py"], "serving/run.py"), *clients) == {"socket"}
     assert not any(function.rpartition(".")[2].startswith(("connect", "create_conn", "send")) for function, _ in
@@ -147,6 +149,17 @@ def test_the_fetching_module_takes_nothing_from_the_environment():
     trust_env = next(keyword.value for keyword in made[0].keywords if keyword.arg == "trust_env")
     assert isinstance(trust_env, ast.Constant)
     assert trust_env.value is False
+
+
+def test_the_client_of_verify_takes_nothing_from_the_environment_and_follows_nobody():
+    made = [call for function, call in calls(TREES["verifying/client.py"]) if function.startswith("httpx.")]
+    clients = [call for call in made if dotted(call.func) not in ("httpx.Timeout", "httpx.URL")]
+    assert [dotted(call.func) for call in clients] == ["httpx.Client"]
+    given = {keyword.arg: keyword.value for keyword in clients[0].keywords}
+    for name in ("trust_env", "follow_redirects"):
+        assert isinstance(given[name], ast.Constant)
+        assert given[name].value is False
+    assert dotted(given["timeout"]) == "TIMEOUT"
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if not name.startswith("phi3_v/")])
@@ -168,7 +181,8 @@ FORBIDDEN = {
     "data/samples/": ["appraiser.backbone", "torch", "transformers"],
     "training/": ["appraiser.cli", "appraiser.demo", "appraiser.exporting"],
     "evaluation/": ["appraiser.cli", "appraiser.demo", "appraiser.training", "appraiser.exporting"],
-    "exporting/": ["appraiser.cli", "appraiser.demo"],
+    "exporting/": ["appraiser.cli", "appraiser.demo", "appraiser.verifying"],
+    "verifying/": ["appraiser.cli", "appraiser.demo", "appraiser.evaluation", "appraiser.serving"],
     "predicting/": ["appraiser.cli", "appraiser.evaluation", "appraiser.training"],
     "serving/": ["appraiser.cli", "appraiser.evaluation", "appraiser.training", "appraiser.phi3_v"],
     "predict.py": ["appraiser.cli", "appraiser.evaluation", "appraiser.training"],

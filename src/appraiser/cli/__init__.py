@@ -9,9 +9,10 @@ from appraiser.cli.data import build, check, sample
 from appraiser.cli.export import export
 from appraiser.cli.model import demo, evaluate, predict, train
 from appraiser.cli.serve import serve
+from appraiser.cli.verify import verify
 
 __all__ = ["app", "main"]
 
 # In the order in which `--help` lists them.
-for command in (sample, build, check, train, evaluate, predict, serve, export, demo):
+for command in (sample, build, check, train, evaluate, predict, serve, export, verify, demo):
     app.command()(command)

@@ -47,6 +47,7 @@ class Answer:
     """
 
     input_ids_sha256: str
+    num_prompt_tokens: int
     num_image_tokens: int
     pixel_values_sha256: str
     ids: tuple[int, ...]
@@ -80,6 +81,7 @@ def _answer(model: Any, reader: Reader, question: Question) -> Answer:
     answer = output.sequences[0, ids.shape[1] :].tolist()
     return Answer(
         input_ids_sha256=_sha256(ids),
+        num_prompt_tokens=ids.shape[1],
         num_image_tokens=int((ids < 0).sum()),
         pixel_values_sha256=_sha256(pixels),
         ids=tuple(answer),

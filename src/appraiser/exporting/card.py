@@ -240,6 +240,7 @@ def _checks(found: ModelSource, reference: Reference, is_adapter: bool) -> str:
         f"- `{REFERENCE_FILE}` holds the pictures' names, prompts, hashes, answers and first tokens; `manifest.json` "
         "holds size and SHA-256 of every file but this one."
     )
+    lines.append("- `appraiser verify .` asks the same again; `appraiser verify URL --reference .` asks a server.")
     return lines[0] + "\n\n" + "\n".join(lines[1:])
 
 

@@ -34,6 +34,7 @@ from appraiser.exporting.reference import (
     Reference,
     ReferenceAnswer,
     first_tokens,
+    logprobs_of,
 )
 from appraiser.exporting.source import ADAPTER_CONFIG, ExportDtype, ModelSource, base_folder, find_source
 from appraiser.predict import max_answer_tokens
@@ -300,6 +301,7 @@ def _reference(
         device=written.device.type,
         attention=ATTENTION,
         weights=dtype,
+        num_crops=written.reader.num_crops,
         checks=written.checks,
         products=[
             ReferenceAnswer(
@@ -307,14 +309,18 @@ def _reference(
                 origin=product.origin,
                 pictures=list(paths),
                 prompt=prompt,
+                num_prompt_tokens=answer.num_prompt_tokens,
                 num_image_tokens=answer.num_image_tokens,
                 input_ids_sha256=answer.input_ids_sha256,
                 pixel_values_sha256=answer.pixel_values_sha256,
                 answer=answer.text,
                 answer_ids=list(answer.ids),
+                answer_logprobs=chosen,
+                runner_up_logprobs=runner_up,
                 first_tokens=first_tokens(answer, written.reader),
             )
             for product, (prompt, paths), answer in zip(products, questions, answers, strict=True)
+            for chosen, runner_up in [logprobs_of(answer)]
         ],
     )
 

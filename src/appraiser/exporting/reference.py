@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from appraiser.backbone import Reader
 from appraiser.errors import CheckpointError
@@ -15,8 +16,10 @@ from appraiser.exporting.answers import Answer
 from appraiser.exporting.pictures import Origin
 
 REFERENCE_FILE, REFERENCE_FOLDER = "reference.json", "reference"
-REFERENCE_FORMAT = 1
+REFERENCE_FORMAT = 2
+"""1 has no `num_crops`, `num_prompt_tokens`, `answer_logprobs` and `runner_up_logprobs`."""
 NUM_FIRST_TOKENS = 5
+PICTURE_PATH = r"^reference/[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
 class _Part(BaseModel):
@@ -38,9 +41,11 @@ class ReferenceAnswer(_Part):
     id: str
     origin: Origin
     """The split of the data set that the run was trained on, or `sample` for a rendered picture."""
-    pictures: list[str]
-    """Files in this folder."""
+    pictures: Annotated[list[Annotated[str, Field(pattern=PICTURE_PATH)]], Field(min_length=1)]
+    """Files in this folder, and nowhere else: they may be sent to a server."""
     prompt: str
+    num_prompt_tokens: int | None = None
+    """Ids of the prompt, those of pictures included."""
     num_image_tokens: int
     input_ids_sha256: str
     """Of the int64 ids of the prompt, pictures as negative placeholders, little-endian."""
@@ -48,8 +53,19 @@ class ReferenceAnswer(_Part):
     """Of the float32 `pixel_values` [1, num_crops + 1, 3, S, S], little-endian."""
     answer: str
     answer_ids: list[int]
+    answer_logprobs: list[float] | None = None
+    """Natural logarithms of the probabilities of `answer_ids`."""
+    runner_up_logprobs: list[float] | None = None
+    """Those of the likeliest other token of each step: where they are close, rounding decides."""
     first_tokens: list[FirstToken]
     """The largest logits of the first step, the largest first."""
+
+    @model_validator(mode="after")
+    def _has_one_for_each_token(self) -> ReferenceAnswer:
+        for found in (self.answer_logprobs, self.runner_up_logprobs):
+            if found is not None and len(found) != len(self.answer_ids):
+                raise ValueError("answer_ids and log-probabilities differ in number")
+        return self
 
 
 class Checks(_Part):
@@ -79,8 +95,18 @@ class Reference(_Part):
     attention: str
     weights: str
     """Dtype of the exported weights."""
+    num_crops: int | None = None
+    """Crop budget of the processor."""
     checks: Checks
     products: list[ReferenceAnswer]
+
+
+def logprobs_of(answer: Answer) -> tuple[list[float], list[float]]:
+    """Log-probabilities of an answer's tokens, and of the likeliest other token at each step."""
+    logs = answer.logits.double().log_softmax(-1)
+    chosen = torch.tensor(answer.ids)[:, None]
+    others = logs.scatter(1, chosen, -torch.inf).amax(1)
+    return logs.gather(1, chosen)[:, 0].tolist(), others.tolist()
 
 
 def first_tokens(answer: Answer, reader: Reader) -> list[FirstToken]:

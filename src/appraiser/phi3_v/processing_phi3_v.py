@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -20,6 +20,9 @@ from .image_processing_phi3_v import Phi3VImageProcessor
 
 IMAGE_TAG = re.compile(r"<\|image_(\d+)\|>")
 HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
+# As the published processor lists them; engines index this list by the picture's number.
+IMAGE_TAGS = [f"<|image_{number}|>" for number in range(1, 10_001)]
 
 # The published template with picture parts: strings stay as they are, {"type": "image"} parts are numbered.
 CHAT_TEMPLATE = (
@@ -42,7 +45,15 @@ CHAT_TEMPLATE = (
 
 
 class Phi3VProcessor(ProcessorMixin):
-    """Tokenizer and image processor of one folder in the published layout."""
+    """Tokenizer and image processor of one folder in the published layout.
+
+    Args:
+        reads_tags_alone: whether text with picture tags may come without pictures, its tags read as text, as the
+            published processor does. vLLM asks so, and puts the picture tokens there itself; for anybody else it is
+            a picture that was forgotten.
+    """
+
+    reads_tags_alone: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -115,7 +126,8 @@ class Phi3VProcessor(ProcessorMixin):
                 raise ValueError("give text, pictures or both")
             return self.image_processor(images, return_tensors=return_tensors, num_crops=num_crops)
         prompts = [text] if isinstance(text, str) else list(text)
-        per_prompt = self._assign_images(prompts, images)
+        is_text_alone = images is None and self.reads_tags_alone
+        per_prompt = [[] for _ in prompts] if is_text_alone else self._assign_images(prompts, images)
         pictures = [picture for row in per_prompt for picture in row]
         features = self.image_processor(pictures, num_crops=num_crops) if pictures else None
         counts = iter(features.pop("num_img_tokens") if features is not None else [])
@@ -162,6 +174,20 @@ class Phi3VProcessor(ProcessorMixin):
         if remaining:
             raise ValueError(f"{len(remaining)} more pictures than picture tags in the {len(prompts)} prompts")
         return rows
+
+    @property
+    def img_tokens(self) -> list[str]:
+        """Picture tags, the first picture's first; under the published processor's name, by which vLLM asks."""
+        return IMAGE_TAGS
+
+    @property
+    def num_img_tokens(self) -> int:
+        """Image tokens of one crop; under the published processor's name."""
+        return self.image_processor.num_img_tokens
+
+    def calc_num_image_tokens_from_image_size(self, width: int, height: int) -> int:
+        """Image tokens of a picture of this size in pixels; under the published processor's name, as vLLM asks."""
+        return self.image_processor.num_tokens_for_size(width, height)
 
     def prompt_ids(self, prompt: str, counts: Sequence[int], *, add_special_tokens: bool = True) -> list[int]:
         """Ids of one prompt whose k-th picture has `counts[k - 1]` image tokens; tags are not checked here."""

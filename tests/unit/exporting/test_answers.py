@@ -19,8 +19,9 @@ from appraiser.exporting.answers import (
     read_answers,
     write_answers,
 )
+from appraiser.exporting.reference import logprobs_of
 
-ANSWER = Answer("a", 13, "b", (5, 6, 7), "Red Bag", torch.tensor([[4.0, 1.0], [2.0, -8.0], [0.5, 0.25]]))
+ANSWER = Answer("a", 20, 13, "b", (5, 6, 7), "Red Bag", torch.tensor([[4.0, 1.0], [2.0, -8.0], [0.5, 0.25]]))
 
 
 def with_logit(value: float, step: int = 2) -> Answer:
@@ -97,3 +98,11 @@ def test_weights_are_moved_to_aligned_addresses(tmp_path):
     ask(backbone.model, backbone, [])
     assert all(value.data_ptr() % 64 == 0 for value in backbone.network.parameters())
     assert torch.equal(backbone.network.lm_head.weight, weight)
+
+
+def test_log_probabilities_are_of_the_chosen_token_and_of_the_likeliest_other():
+    chosen, others = logprobs_of(replace(ANSWER, ids=(0, 1, 0)))
+    first = [4.0 - math.log(math.exp(4) + math.exp(1)), 1.0 - math.log(math.exp(4) + math.exp(1))]
+    assert [chosen[0], others[0]] == pytest.approx(first)
+    assert chosen[1] - others[1] == pytest.approx(-10.0)
+    assert chosen[2] - others[2] == pytest.approx(0.25)

@@ -86,5 +86,33 @@ def test_reference_json_is_read_back_and_damage_is_said(tmp_path):
         read_reference(tmp_path)
 
 
+def test_an_export_of_the_first_format_is_still_read(tmp_path):
+    document = json.loads(reference().model_dump_json())
+    for name in ("num_prompt_tokens", "answer_logprobs", "runner_up_logprobs"):
+        del document["products"][0][name]
+    del document["num_crops"]
+    (tmp_path / "reference.json").write_text(json.dumps(document | {"format": 1}))
+    found = read_reference(tmp_path)
+    assert (found.format, found.num_crops, found.products[0].answer_logprobs) == (1, None, None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pictures": ["../secret.jpg"]},
+        {"pictures": ["/etc/passwd"]},
+        {"pictures": ["reference/../../secret.jpg"]},
+        {"pictures": []},
+        {"answer_logprobs": [-0.1, -0.2]},
+    ],
+)
+def test_a_reference_names_its_own_pictures_and_one_probability_a_token(tmp_path, change):
+    document = json.loads(reference().model_dump_json())
+    document["products"][0] |= change
+    (tmp_path / "reference.json").write_text(json.dumps(document))
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_reference(tmp_path)
+
+
 def test_the_command_line_knows_the_embedded_models():
     assert EMBEDDED == EMBEDDED_MODELS
