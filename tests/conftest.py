@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +48,14 @@ def phi3_tokenizer_folder() -> Path:
 @pytest.fixture(scope="session")
 def outdoor_shop() -> Path:
     return shared_folder("real/outdoor_shop")
+
+
+@pytest.fixture(scope="module")
+def ray_alone() -> Iterator[None]:
+    """One test process at a time has a Ray on this machine: two take each other's ports and tokens."""
+    with (Path(tempfile.gettempdir()) / "appraiser-tests-ray.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,10 @@ from appraiser import build_dataset
 from appraiser.data.dataset import Manifest, open_dataset
 from appraiser.data.fetch import FetchPolicy
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install ray")
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install ray"),
+    pytest.mark.usefixtures("ray_alone"),
+]
 
 ROWS = 200
 FATAL = 68

@@ -27,6 +27,7 @@ from appraiser.predicting import models
 from appraiser.predicting.run import Options, predict_source, predict_to_file
 
 pytestmark = [
+    pytest.mark.usefixtures("ray_alone"),
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install ray"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
 ]

@@ -24,7 +24,10 @@ from tiny import tiny_backbone
 from appraiser import build_dataset, make_catalogue, train
 from appraiser.config import config_from
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install ray")
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install ray"),
+    pytest.mark.usefixtures("ray_alone"),
+]
 
 
 @pytest.fixture(scope="module")

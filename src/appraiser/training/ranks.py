@@ -91,8 +91,8 @@ def _keep_groups() -> None:
     """Let no process group be destructed before the process ends.
 
     Whoever lets go of a gloo group last, DDP's reducer for one, waits for the group's thread while holding the
-    interpreter's lock; the thread may be waiting for that lock, to let go of a tensor. Ranks then hung at their very end,
-    or after another one's failure (torch 2.13).
+    interpreter's lock; the thread may be waiting for that lock, to let go of a tensor. Ranks then hung at their very
+    end, or after another one's failure (torch 2.13).
     """
     for group in list(distributed_c10d._world.pg_map):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))

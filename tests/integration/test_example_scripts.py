@@ -56,7 +56,7 @@ def test_the_quickstart_goes_from_addresses_to_a_served_answer(tmp_path):
 
 
 @pytest.fixture
-def two_nodes() -> Iterator[str]:
+def two_nodes(ray_alone: None) -> Iterator[str]:
     """A Ray of two nodes on this machine; gives its address."""
     if importlib.util.find_spec("ray") is None:
         pytest.skip("ray is not installed: pip install ray")
