@@ -58,6 +58,7 @@ def fine_tune(leaky: Path, out: str) -> Path:
     return train(config_from(settings, "test")).out
 
 
+@pytest.mark.slow
 def test_a_model_that_judges_the_background_is_called_out(leaky: Path) -> None:
     result = evaluate(fine_tune(leaky, "run"), leaky / "dataset", before=False)
     scores = result.scores

@@ -177,6 +177,7 @@ def test_an_adapter_is_merged_with_the_parts_trained_beside_it(
     assert shown(reference.products[0].answer) in run_card(out)
 
 
+@pytest.mark.slow
 def test_dora_rounded_to_bfloat16_says_what_rounding_changed(
     appraiser: Command, place: Path, tmp_path: Path, few: None
 ) -> None:

@@ -80,6 +80,7 @@ def test_security_neither_brands_nor_labels_hide_in_the_files(catalogue):
             assert set(picture.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
 
 
+@pytest.mark.slow
 def test_nothing_but_the_product_tells_the_price(catalogue, tmp_path):
     build_dataset(catalogue, tmp_path / "out")
     skills = {(p.source, p.label): p.skill for p in check_dataset(tmp_path / "out", num_workers=2).probes}
