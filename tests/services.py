@@ -18,9 +18,9 @@ from tiny import formula_picture, tiny_backbone
 
 from appraiser.predict import Prediction, Predictor
 from appraiser.serving.answering import Appraisal, ChatAnswer
-from appraiser.serving.app import create_app
 from appraiser.serving.engine import Job
 from appraiser.serving.evidence import Evidence
+from appraiser.serving.run import server_config
 from appraiser.serving.service import Service
 from appraiser.serving.settings import LOOPBACK, ServiceSettings
 from appraiser.trained_task import TrainedTask
@@ -94,9 +94,8 @@ def tiny_service(folder: Path, answerer: Callable[..., Any] | None = None, **cha
 @contextmanager
 def running(service: Service) -> Iterator[str]:
     """Serve on a free port of loopback; gives the address."""
-    config = uvicorn.Config(
-        create_app(service), host="127.0.0.1", port=0, log_config=None, access_log=False, backlog=2048
-    )
+    config = server_config(service)
+    config.host, config.port = "127.0.0.1", 0
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -5,11 +5,14 @@ import json
 import os
 import re
 import shutil
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import openai
+import psutil
 import pytest
 from network import watched_connections
 from services import SETTINGS, Echo, jpeg, looks, picture_of, running, tiny_service
@@ -86,8 +89,7 @@ def test_several_pictures_are_one_product(address, predictor):
     assert answer["text"] == expected.text
 
 
-@pytest.mark.parametrize("text", ["", "What is the price?"])
-def test_the_service_says_what_it_serves(address, text):
+def test_the_service_says_what_it_serves(address):
     models = httpx.get(f"{address}/v1/models").json()
     assert [model["id"] for model in models["data"]] == ["phi3v-tiny"]
     about = httpx.get(f"{address}/v1/about").json()
@@ -178,6 +180,55 @@ def test_a_temperature_draws_and_a_seed_draws_the_same_again(client, real_pictur
     assert draw(1) == draw(1)
     assert len({draw(seed) for seed in range(4)}) > 1
     assert draw(1, 0.0) == draw(2, 0.0)
+
+
+def test_a_short_answer_does_not_wait_for_the_longest_of_its_batch(tmp_path):
+    """Two chats in one batch: 2 tokens and 512; the first is answered while the second is written."""
+    service = tiny_service(tmp_path, max_answer_tokens=2000, num_places=8, deadline_s=100)
+    asked = {"model": "tiny", "messages": [{"role": "user", "content": "Go on."}], "temperature": 1.9, "seed": 3}
+    with running(service) as address, ThreadPoolExecutor(4) as pool:
+
+        def ask(max_tokens: int) -> Future[httpx.Response]:
+            body = asked | {"max_tokens": max_tokens}
+            return pool.submit(httpx.post, f"{address}/v1/chat/completions", json=body, timeout=90)
+
+        # What keeps the workers busy meanwhile, so that the two are taken together.
+        busy = [ask(400) for _ in range(service.engine.num_workers)]
+        until_running(service, len(busy))
+        long, short = ask(1500), ask(2)
+        assert short.result().json()["usage"]["completion_tokens"] == 2
+        assert not long.done()
+        assert all(one.result().status_code == 200 for one in [*busy, long])
+
+
+def until_running(service, count):
+    deadline = time.monotonic() + 20
+    while sum(len(jobs) for jobs in list(service.engine._running.values())) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_decoder_that_is_killed_while_it_waits_costs_nothing(quick):
+    ask = lambda: httpx.post(f"{quick}/v1/appraise", content=jpeg(), headers={"content-type": "image/jpeg"}, timeout=60)  # noqa: E731
+    assert ask().status_code == 200
+    workers = [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if child.parent().pid != os.getpid() and "forkserver" in " ".join(child.cmdline() + child.parent().cmdline())
+    ]
+    assert workers
+    for worker in workers:
+        worker.kill()
+    time.sleep(1.0)
+    assert [ask().status_code for _ in range(3)] == [200] * 3
+
+
+def test_what_would_be_ignored_is_refused(quick):
+    asked = {"model": "tiny", "messages": [{"role": "user", "content": "x"}]}
+    for more, word in (({"stream": True, "logprobs": True}, "logprobs"), ({"stop": ["x"]}, "stop")):
+        answer = httpx.post(f"{quick}/v1/chat/completions", json=asked | more)
+        assert answer.status_code == 422
+        assert word in answer.json()["error"]["message"]
 
 
 def test_errors_reach_the_client_as_its_own(client, real_picture):

@@ -55,12 +55,11 @@ def test_no_request_breaks_the_service(schema, address, method, path):
         answer = case.call(base_url=address)
         seen.append(answer.status_code)
         assert answer.status_code < 500 or answer.status_code == 503
-        # What the HTTP layer itself refuses, such as a header that is none, is 400; another method is 405.
-        assert answer.status_code in statuses | {400, 404, 405}, answer.status_code
+        assert answer.status_code in statuses, answer.status_code
         assert not LEAKS.search(answer.content.decode("latin-1"))
 
     ask()
-    assert len(seen) >= 20 or not operation.body  # operations without parameters have few different requests
+    assert len(seen) >= 100 or not operation.body  # operations without parameters have few different requests
 
 
 def test_the_description_names_each_route_that_answers(address):

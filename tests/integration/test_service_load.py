@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -206,6 +207,21 @@ def test_the_command_refuses_what_would_be_open_to_all(appraiser, tmp_path):
     outcome = appraiser("serve", tmp_path / "nothing", "--port", "0")
     assert outcome.code == 3
     assert "no model" in outcome.err
+
+
+def test_who_waits_when_the_grace_is_over_is_told(tmp_path):
+    """The model takes a minute, the grace is a second: clients get an answer of the service's own, not a cut line."""
+    service = tiny_service(tmp_path, Echo(60), grace_s=1.0, deadline_s=100)
+    with ThreadPoolExecutor(2) as pool:
+        with running(service) as address:
+            asked = [
+                pool.submit(httpx.post, f"{address}/v1/appraise", content=jpeg(1), headers=HEADERS, timeout=60)
+                for _ in range(2)
+            ]
+            until(lambda: service.engine._running)
+        answers = [one.result() for one in asked]
+    assert [answer.status_code for answer in answers] == [503, 503]
+    assert {answer.json()["error"]["code"] for answer in answers} == {"ending"}
 
 
 def test_a_port_in_use_is_said_before_the_model_is_loaded(appraiser):

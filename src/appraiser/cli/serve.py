@@ -53,14 +53,13 @@ def serve(
         raise MissingDependencyError(
             f"serving needs {error.name}, which is not installed", fix="pip install 'appraiser[serve]'"
         ) from error
-    from appraiser.serving.settings import LOOPBACK, ServiceSettings, check_bind, read_keys
+    from appraiser.serving.settings import ServiceSettings, read_keys
 
     if allow_private and not allow_urls:
         raise ConfigError("--allow-private names servers to fetch from, but nothing is fetched", fix="add --allow-urls")
     settings = ServiceSettings(
         model_name=name or Path(model).resolve().name,
         key_hashes=() if key_file is None else read_keys(key_file),
-        hosts=LOOPBACK if host in LOOPBACK and key_file is None else frozenset(),
         num_places=places,
         max_rows=batch,
         deadline_s=deadline,
@@ -68,7 +67,6 @@ def serve(
         allow_urls=allow_urls,
         allow_private=frozenset(allow_private),
     )
-    check_bind(host, settings)
     run_service(
         model,
         settings,

@@ -3,6 +3,8 @@
 Autograd keeps every intermediate and walks through each of them again. In a small model that was half of a training
 step's time; in a large one it is memory: quick-GELU keeps one tensor instead of three.
 
+Under torch.compile the plain formulas run instead: the compiler fuses them, and cannot trace what writes into views.
+
 Source of the formulas: plain calculus; `tests/unit/phi3_v/test_elementwise.py` holds them against autograd.
 """
 
@@ -88,3 +90,28 @@ class RmsNorm(torch.autograd.Function):
             pull = (inner * normal).mean(-1, keepdim=True)
             d_states = inner.sub_(normal.mul_(pull)).mul_(scale).to(states.dtype)
         return d_states, d_weight, None
+
+
+def quick_gelu(states: Tensor) -> Tensor:
+    """x sigmoid(1.702 x), any shape."""
+    if torch.compiler.is_compiling():
+        return states * torch.sigmoid(QUICK * states)
+    return QuickGelu.apply(states)  # type: ignore[no-untyped-call]
+
+
+def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Half-split rotary embedding of [B, H, S, d] by tables [B, 1, S, d]."""
+    if torch.compiler.is_compiling():
+        half = states.shape[-1] // 2
+        turned = torch.cat([-states[..., half:], states[..., :half]], dim=-1)
+        return states * cos + turned * sin
+    return Rotation.apply(states, cos, sin)  # type: ignore[no-untyped-call]
+
+
+def rms_norm(states: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """weight [D] times states [..., D] over their root mean square, fp32 inside."""
+    if torch.compiler.is_compiling():
+        wide = states.float()
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+        return weight * wide.to(states.dtype)
+    return RmsNorm.apply(states, weight, eps)  # type: ignore[no-untyped-call]

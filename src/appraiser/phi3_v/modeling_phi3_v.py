@@ -26,7 +26,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_phi3_v import Phi3VConfig
-from .elementwise import QuickGelu, RmsNorm, Rotation
+from .elementwise import quick_gelu, rms_norm, rotate
 from .growing_cache import make_room
 
 IGNORE_INDEX = -100
@@ -127,7 +127,7 @@ class Phi3VVisionMLP(nn.Module):
         self.fc2 = nn.Linear(clip["intermediate_size"], clip["hidden_size"])
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        return self.fc2(QuickGelu.apply(self.fc1(hidden_states)))  # type: ignore[no-untyped-call]
+        return self.fc2(quick_gelu(self.fc1(hidden_states)))
 
 
 class Phi3VVisionLayer(GradientCheckpointingLayer):
@@ -382,8 +382,7 @@ class Phi3VRMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        normal: Tensor = RmsNorm.apply(hidden_states, self.weight, self.eps)  # type: ignore[no-untyped-call]
-        return normal
+        return rms_norm(hidden_states, self.weight, self.eps)
 
 
 class Phi3VRotaryEmbedding(nn.Module):
@@ -447,12 +446,6 @@ def document_lengths(position_ids: Tensor) -> Tensor:
 def document_numbers(position_ids: Tensor) -> Tensor:
     """[B, S] number of the document within its row: a new one starts where positions stop rising by one."""
     return functional.pad(position_ids[:, 1:] != position_ids[:, :-1] + 1, (1, 0)).cumsum(dim=1)
-
-
-def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Half-split rotary embedding of [B, H, S, d] by tables [B, 1, S, d]."""
-    rotated: Tensor = Rotation.apply(states, cos, sin)  # type: ignore[no-untyped-call]
-    return rotated
 
 
 @dataclass(frozen=True)

@@ -168,6 +168,12 @@ class RequestLog:
 
         try:
             await self.app(scope, receive, sending)
+        except asyncio.CancelledError:
+            if status:
+                raise
+            # The grace is over: whoever still waits is told.
+            error = ApiError(503, "ending", "the service ends", retry_after_s=1)
+            await error.response()(scope, receive, sending)
         except Exception:
             # The answer, a 500 without a word of it, is sent already.
             logger.exception("request failed", extra={"facts": {"request": number}})

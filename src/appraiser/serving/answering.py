@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
@@ -118,7 +120,15 @@ class Chat:
         batch = collate(examples, backbone, padding_side="left").to(backbone.device)
         inputs = {key: value for key, value in batch.inputs.items() if key != "position_ids"}
         prompt_length = inputs["input_ids"].shape[1]
-        watch = Watch(jobs, [work.max_tokens for work in works], prompt_length, backbone.stop_token_ids)
+
+        def on_end(row: int, ids: list[int]) -> None:
+            # A short answer does not wait for the longest of its batch.
+            if works[row].top_logprobs is None:
+                with suppress(InvalidStateError):  # given up meanwhile
+                    jobs[row].future.set_result(self._read(ids, row, works[row], None))
+
+        most = [work.max_tokens for work in works]
+        watch = Watch(jobs, most, prompt_length, backbone.stop_token_ids, on_end)
         sampling = Sampling([work.temperature for work in works], [work.seed for work in works])
         wants_logprobs = any(work.top_logprobs is not None for work in works)
         output = backbone.model.generate(

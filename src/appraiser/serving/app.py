@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import resources
 from typing import Any
 
@@ -20,10 +21,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from appraiser import __version__
+from appraiser.backbone import Views
 from appraiser.serving.access import Access, RequestLog, Unread
 from appraiser.serving.answering import AppraiseWork, ChatWork
 from appraiser.serving.appraise import AppraiseAnswer, AppraiseRequest, answer_of
-from appraiser.serving.bodies import PICTURE_TYPES, check_number, content_of, media_type, read_json
+from appraiser.serving.bodies import PICTURE_TYPES, content_of, media_type, read_json
 from appraiser.serving.chat import (
     ChatCompletion,
     ChatRequest,
@@ -36,6 +38,7 @@ from appraiser.serving.chat import (
 )
 from appraiser.serving.engine import Job, Place
 from appraiser.serving.failures import ApiError, declared
+from appraiser.serving.measures import Measures
 from appraiser.serving.service import Service, gone, while_connected
 
 PAGE = {
@@ -44,7 +47,10 @@ PAGE = {
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
+logger = logging.getLogger(__name__)
+
 ANY = declared(401, 421)
+MISTAKE = ApiError(500, "internal", "this is a mistake of the service; its log knows more, by X-Request-Id")
 LEFT = Response(status_code=499)
 """Nobody reads it; the log does."""
 
@@ -108,6 +114,7 @@ def create_app(service: Service) -> ASGIApp:
         docs_url=None,  # its page would load scripts from elsewhere
         redoc_url=None,
         responses=ANY,
+        redirect_slashes=False,  # a redirect would repeat what was sent
     )
     _add_operations(app, service)
     _add_appraise(app, service)
@@ -138,16 +145,24 @@ def _add_appraise(app: FastAPI, service: Service) -> None:
         kind = media_type(request)
         if kind not in (*PICTURE_TYPES, "application/json"):
             raise ApiError(415, "unsupported_type", f"send {', '.join(PICTURE_TYPES)} or application/json")
-        async with service.bodies.read(request) as body:
-            with service.take_place():
-                is_json = kind == "application/json"
-                given = read_json(body, AppraiseRequest).pictures if is_json else [body]
-                return await while_connected(request, _appraise(service, given, began_at, expires_at))
+        async with AsyncExitStack() as held:
+            async with service.bodies.read(request) as body:
+                held.enter_context(service.take_place())
+                work = _appraise_work(service, body, kind)
+                pictures = await while_connected(request, work, expires_at)
+            del body  # it counts no longer, so it must not stay
+            return await while_connected(request, _appraise(service, pictures, began_at, expires_at), expires_at)
 
 
-async def _appraise(service: Service, given: list[Any], began_at: float, expires_at: float) -> Response:
-    images = await service.bodies.images(given)
-    pictures = await asyncio.to_thread(service.views, images)
+async def _appraise_work(service: Service, body: bytes, kind: str) -> tuple[Views, ...]:
+    """The pictures of a body, as the model sees them."""
+    given: list[Any] = [body]
+    if kind == "application/json":
+        given = (await asyncio.to_thread(read_json, body, AppraiseRequest)).pictures
+    return await service.bodies.views(given, service.predictor.backbone)
+
+
+async def _appraise(service: Service, pictures: tuple[Views, ...], began_at: float, expires_at: float) -> Response:
     job = Job("appraise", AppraiseWork(pictures), service.num_tokens(pictures), expires_at)
     appraisal = await service.appraise(job)
     answer = answer_of(job, appraisal, service.appraiser.evidence.ranges, service.settings.model_name, began_at)
@@ -168,36 +183,38 @@ def _add_chat(app: FastAPI, service: Service) -> None:
         service.check_free()
         if media_type(request) != "application/json":
             raise ApiError(415, "unsupported_type", "send application/json")
-        async with service.bodies.read(request) as body:
-            asked = read_json(body, ChatRequest)
-        if asked.model != service.settings.model_name:
-            raise ApiError(404, "model_not_found", f"this service has one model: {service.settings.model_name}")
-        place = service.take_place()
+        place = None
         try:
-            work = await while_connected(request, _chat_work(service, asked))
+            async with service.bodies.read(request) as body:
+                place = service.take_place()
+                asked, work = await while_connected(request, _chat_work(service, body), expires_at)
+            del body
             job = Job("chat", work, len(work.input_ids), expires_at)
             if asked.stream:
                 events = _events(service, request, asked, job)
-                return EventStream(await anext(events), events, place)  # refusals come before the status is sent
-            answer = await while_connected(request, service.chat(job))
+                # Refusals come before the status is sent.
+                return EventStream(await anext(events), events, place, service.measures)
+            answer = await while_connected(request, service.chat(job), expires_at)
         except BaseException:
-            place.give_back()
+            if place is not None:
+                place.give_back()
             raise
         place.give_back()
         completion = completion_of(answer, asked, service.predictor.backbone, len(work.input_ids))
         return Response(completion.model_dump_json(), media_type="application/json")
 
 
-async def _chat_work(service: Service, asked: ChatRequest) -> ChatWork:
-    """The prompt of a chat, within the server's limits."""
+async def _chat_work(service: Service, body: bytes) -> tuple[ChatRequest, ChatWork]:
+    """What is asked, without its messages, and the prompt that they make, within the server's limits."""
+    asked = await asyncio.to_thread(read_json, body, ChatRequest)
+    if asked.model != service.settings.model_name:
+        raise ApiError(404, "model_not_found", f"this service has one model: {service.settings.model_name}")
     urls = [url for message in asked.messages for url in message.pictures]
-    images = []
+    pictures: tuple[Views, ...] = ()
     if urls:
-        check_number(len(urls), service.settings)
-        images = await service.bodies.images(urls)
-    pictures = await asyncio.to_thread(service.views, images)
+        pictures = await service.bodies.views(urls, service.predictor.backbone)
     backbone, settings = service.predictor.backbone, service.settings
-    ids = prompt_ids(backbone, asked.messages, pictures)
+    ids = await asyncio.to_thread(prompt_ids, backbone, asked.messages, pictures)
     most = min(settings.max_prompt_tokens, backbone.config.max_position_embeddings - settings.max_answer_tokens)
     if len(ids) > most:
         raise ApiError(
@@ -208,7 +225,7 @@ async def _chat_work(service: Service, asked: ChatRequest) -> ChatWork:
         raise ApiError(
             422, "too_many_tokens", f"an answer may have {settings.max_answer_tokens} tokens", param="max_tokens"
         )
-    return ChatWork(
+    work = ChatWork(
         input_ids=ids,
         pictures=pictures,
         max_tokens=max_tokens,
@@ -216,6 +233,7 @@ async def _chat_work(service: Service, asked: ChatRequest) -> ChatWork:
         seed=secrets.randbelow(2**62) if asked.seed is None else asked.seed,
         top_logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
     )
+    return asked.model_copy(update={"messages": []}), work
 
 
 async def _events(service: Service, request: Request, asked: ChatRequest, job: Job) -> AsyncGenerator[str]:
@@ -252,6 +270,10 @@ async def _events(service: Service, request: Request, asked: ChatRequest, job: J
         except ApiError as error:
             yield _event(error.body)
             return
+        except RuntimeError:
+            logger.exception("a stream could not be ended")
+            yield _event(MISTAKE.body)
+            return
         if rest := text.rest(answer.text):
             yield event({"content": rest})
         yield event({}, finish_reason=answer.finish_reason)
@@ -283,8 +305,8 @@ async def _next(tokens: asyncio.Queue[int | None], leaving: asyncio.Task[None]) 
 class EventStream(StreamingResponse):
     """A stream of events, the first of which is known; gives its place back at its end, whoever ends it."""
 
-    def __init__(self, first: str, events: AsyncGenerator[str], place: Place) -> None:
-        self.events, self.place = events, place
+    def __init__(self, first: str, events: AsyncGenerator[str], place: Place, measures: Measures) -> None:
+        self.events, self.place, self.measures = events, place, measures
         super().__init__(self._all(first), media_type="text/event-stream")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -296,8 +318,12 @@ class EventStream(StreamingResponse):
 
     async def _all(self, first: str) -> AsyncIterator[str]:
         yield first
-        async for event in self.events:
-            yield event
+        try:
+            async for event in self.events:
+                yield event
+        except (ClientDisconnect, asyncio.CancelledError):
+            self.measures.left.inc()
+            raise
 
 
 def _event(document: dict[str, Any]) -> str:
@@ -383,7 +409,7 @@ async def _told(_: Request, error: Exception) -> Response:
 
 async def _told_nothing(_: Request, __: Exception) -> Response:
     """A mistake of ours; the log has the rest."""
-    return ApiError(500, "internal", "this is a mistake of the service; its log knows more, by X-Request-Id").response()
+    return MISTAKE.response()
 
 
 async def _told_by_starlette(_: Request, error: Exception) -> Response:

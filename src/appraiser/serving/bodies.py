@@ -11,12 +11,13 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from fastapi import Request
-from PIL import Image
 from pydantic import BaseModel, ValidationError
 
-from appraiser.data.building.decoding import Undecodable, decode_apart
+from appraiser.backbone import Reader, Views
+from appraiser.data.building.decoding import CORES, Undecodable, pixels_apart
 from appraiser.data.fetch import Fetcher
-from appraiser.data.pictures import MAX_BYTES, decode
+from appraiser.data.pictures import MAX_BYTES
+from appraiser.errors import ModelInputError
 from appraiser.serving.failures import ApiError, unreadable
 from appraiser.serving.settings import ServiceSettings
 
@@ -46,6 +47,7 @@ class Bodies:
         self.settings = settings
         self.fetcher = fetcher
         self.num_bytes = 0
+        self._decoding = asyncio.Semaphore(CORES)
 
     @asynccontextmanager
     async def read(self, request: Request) -> AsyncIterator[bytes]:
@@ -65,10 +67,12 @@ class Bodies:
         except BaseException:
             self.num_bytes -= len(body)
             raise
+        size, data = len(body), bytes(body)
+        body.clear()
         try:
-            yield bytes(body)
+            yield data
         finally:
-            self.num_bytes -= len(body)
+            self.num_bytes -= size
 
     async def _fill(self, body: bytearray, request: Request) -> None:
         limit = self.settings.max_body_bytes
@@ -80,28 +84,42 @@ class Bodies:
             body += chunk
             self.num_bytes += len(chunk)
 
-    async def images(self, pictures: Sequence[bytes | str]) -> list[Image.Image]:
-        """Decode pictures, given as bytes or as `data:` URLs; other URLs are fetched where that is allowed.
+    async def views(self, pictures: Sequence[bytes | str], reader: Reader) -> tuple[Views, ...]:
+        """What the model sees of pictures, given as bytes or as `data:` URLs; other URLs are fetched where allowed.
+
+        Pictures are decoded in processes of their own, one of a request at a time and no more at once than there are
+        cores: 40 megapixels need 120 MB each.
 
         Raises:
             ApiError: too many, none, or one that cannot be used; the message names it by its number.
         """
         check_number(len(pictures), self.settings)
-        found = [await self._bytes(picture, number) for number, picture in enumerate(pictures, start=1)]
-        decoded = await decode_apart(found)
-        if isinstance(decoded, Undecodable):
-            number = "" if len(found) == 1 else f" {await self._culprit(found)}"
-            problem = PICTURE_PROBLEMS[decoded.reason]
-            status = 413 if decoded.reason in ("too_large", "too_many_pixels") else 422
-            raise ApiError(status, decoded.reason, f"picture{number} cannot be used: {problem}")
-        # What a worker has survived is decoded here once more: 40 megapixels need not cross processes.
-        return await asyncio.to_thread(lambda: [decode(data) for data in found])
+        files = await asyncio.gather(*(self._bytes(picture, number) for number, picture in enumerate(pictures, 1)))
+        names = [""] if len(files) == 1 else [f" {number}" for number in range(1, len(files) + 1)]
+        return tuple([await self._view(data, name, reader) for data, name in zip(files, names, strict=True)])
+
+    async def _view(self, data: bytes, name: str, reader: Reader) -> Views:
+        async with self._decoding:
+            try:
+                decoded = await pixels_apart([data])
+            except RuntimeError:  # the processes cannot be started
+                raise ApiError(503, "no_decoder", "pictures cannot be decoded now", retry_after_s=5) from None
+            if isinstance(decoded, Undecodable):
+                status = 413 if decoded.reason in ("too_large", "too_many_pixels") else 422
+                problem = PICTURE_PROBLEMS[decoded.reason]
+                raise ApiError(status, decoded.reason, f"picture{name} cannot be used: {problem}")
+            try:
+                return await asyncio.to_thread(lambda: reader.views(decoded[0].image()))
+            except ModelInputError:
+                raise ApiError(
+                    422, "too_thin", f"picture{name} cannot be used: {PICTURE_PROBLEMS['too_thin']}"
+                ) from None
 
     async def _bytes(self, picture: bytes | str, number: int) -> bytes:
         if isinstance(picture, bytes):
             return picture
         if picture.startswith("data:"):
-            return from_data_url(picture, number)
+            return await asyncio.to_thread(from_data_url, picture, number)
         if self.fetcher is None:
             raise ApiError(
                 422,
@@ -112,13 +130,6 @@ class Bodies:
         if fetched.data is None:
             raise ApiError(422, f"fetch_{fetched.reason}", f"picture {number} cannot be fetched ({fetched.reason})")
         return fetched.data
-
-    async def _culprit(self, pictures: Sequence[bytes]) -> int:
-        """Number of the first picture that cannot be decoded."""
-        for number, data in enumerate(pictures, start=1):
-            if isinstance(await decode_apart([data]), Undecodable):
-                return number
-        return 1
 
 
 def check_number(count: int, settings: ServiceSettings) -> None:

@@ -99,6 +99,10 @@ class ChatRequest(_Part):
     def _fits_together(self) -> ChatRequest:
         if self.messages[-1].role != "user":
             raise ValueError("the last message has to be the user's")
+        if sum(len(message.text) for message in self.messages) > MAX_TEXT:
+            raise ValueError(f"all messages together may have {MAX_TEXT} characters")
+        if self.logprobs and self.stream:
+            raise ValueError("logprobs come with whole answers: stream has to be false")
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
         if self.stream_options is not None and not self.stream:

@@ -250,7 +250,8 @@ class Engine:
             for number, thread in enumerate(self._threads):
                 if not thread.is_alive() and not self.is_stopping:
                     logger.error("a worker of the engine died and is replaced")
-                    lost = self._running.pop(number, [])
+                    with self._changed:
+                        lost = self._running.pop(number, [])
                     self._threads[number] = self._new_thread(number)
                     for job in lost:
                         _fail(job, RuntimeError("the worker died"))
@@ -259,15 +260,15 @@ class Engine:
         if self.num_threads is not None:
             torch.set_num_threads(self.num_threads)
         while True:
-            jobs = self._next_batch()
+            jobs = self._next_batch(number)
             if jobs is None:
                 return
-            self._running[number] = jobs
             self.batch_sizes(len(jobs))
             self._run(jobs)
-            del self._running[number]
+            with self._changed:
+                del self._running[number]
 
-    def _next_batch(self) -> list[Job] | None:
+    def _next_batch(self, number: int) -> list[Job] | None:
         """The jobs to answer next, all of the first one's kind; None: the engine stops."""
         with self._changed:
             self._num_idle += 1
@@ -278,6 +279,7 @@ class Engine:
                     if self._waiting:
                         jobs = self._take(-(-len(self._waiting) // self._num_idle))
                         if jobs:
+                            self._running[number] = jobs
                             return jobs
                     else:
                         self._changed.wait()
@@ -325,7 +327,8 @@ class Engine:
                     self._run([job])
             return
         for job, answer in zip(jobs, answers, strict=True):
-            self._ended.append(time.monotonic())
+            with self._changed:
+                self._ended.append(time.monotonic())
             with suppress(InvalidStateError):  # given up meanwhile
                 job.future.set_result(answer)
 

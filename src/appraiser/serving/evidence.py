@@ -18,8 +18,8 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 from torch import Tensor
 
 from appraiser.backbone import Backbone
@@ -113,7 +113,9 @@ class Evidence:
         """Keep for the next start; a folder that cannot be written is no reason not to serve."""
         try:
             folder.mkdir(exist_ok=True)
-            save_file({"features": np.ascontiguousarray(self.features)}, folder / "features.safetensors")
+            features = folder / ".features.safetensors"
+            save_file({"features": np.ascontiguousarray(self.features)}, features, {"identity": identity})
+            features.replace(folder / "features.safetensors")
             document = {
                 "format": EVIDENCE_FORMAT,
                 "identity": identity,
@@ -133,9 +135,13 @@ class Evidence:
             document = json.loads((folder / "products.json").read_text(encoding="utf-8"))
             if document["format"] != EVIDENCE_FORMAT or document["identity"] != identity:
                 return None
+            with safe_open(folder / "features.safetensors", "numpy") as file:
+                if (file.metadata() or {}).get("identity") != identity:
+                    return None  # a kill between the two files
+                features = file.get_tensor("features")
             return cls(
                 [KnownProduct(**product) for product in document["products"]],
-                load_file(folder / "features.safetensors")["features"],
+                features,
                 {name: PriceRange(**found) for name, found in document["ranges"].items()},
             )
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):

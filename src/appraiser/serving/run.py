@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,7 +24,7 @@ from appraiser.serving.access import log_as_json
 from appraiser.serving.app import create_app
 from appraiser.serving.evidence import Evidence, gather, identity_of
 from appraiser.serving.service import Service
-from appraiser.serving.settings import ServiceSettings
+from appraiser.serving.settings import LOOPBACK, ServiceSettings, check_bind
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,9 @@ def serve(
         CheckpointError: no model there.
         ConfigError: the address cannot be had, or settings that do not fit the model.
     """
+    check_bind(host, settings)
+    if host in LOOPBACK and not settings.key_hashes and not settings.hosts:
+        settings = replace(settings, hosts=LOOPBACK)
     listener = _listen(host, port)
     try:
         predictor = Predictor.load(model, closed=closed, answer_share=answer_share)
@@ -68,27 +73,31 @@ def serve(
         if num_known and data is not None:
             _know_products(service, model, checkpoint, data, num_known)
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-        server = uvicorn.Server(
-            uvicorn.Config(
-                create_app(service),
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                date_header=False,
-                timeout_keep_alive=5,
-                timeout_graceful_shutdown=int(settings.grace_s),
-                h11_max_incomplete_event_size=64 << 10,
-                limit_concurrency=settings.num_places * SOCKETS_PER_PLACE,
-                backlog=BACKLOG,
-                lifespan="on",
-            )
-        )
         log_as_json()
+        listener.listen(BACKLOG)  # from here on connections wait instead of being refused
         if on_ready:
             on_ready(address)
-        server.run(sockets=[listener])
+        uvicorn.Server(server_config(service)).run(sockets=[listener])
     finally:
         listener.close()
+
+
+def server_config(service: Service) -> uvicorn.Config:
+    """How the server under a service is to run; where it listens is not part of it."""
+    settings = service.settings
+    return uvicorn.Config(
+        create_app(service),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=math.ceil(settings.grace_s),
+        h11_max_incomplete_event_size=64 << 10,
+        limit_concurrency=settings.num_places * SOCKETS_PER_PLACE,
+        backlog=BACKLOG,
+        lifespan="on",
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -139,6 +148,9 @@ def _know_products(service: Service, model: str, checkpoint: Path | None, data: 
             found = gather(data, backbone, num_known)
         except DataError as error:
             logger.warning("similar products are not shown: %s", error.what)
+            return
+        except Exception:  # of a thread that nobody waits for
+            logger.exception("similar products are not shown")
             return
         service.appraiser.evidence = found
         found.save(folder, identity)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
@@ -14,9 +14,8 @@ from PIL import Image
 from starlette.requests import ClientDisconnect
 
 from appraiser.backbone import SMALL_MODEL, Views
-from appraiser.data.examples import views_of
 from appraiser.data.fetch import Fetcher, FetchPolicy
-from appraiser.errors import ModelInputError
+from appraiser.data.pictures import encode
 from appraiser.predict import TOKENS_PER_BATCH, Predictor
 from appraiser.serving.answering import Appraisal, Appraiser, AppraiseWork, Chat, ChatAnswer
 from appraiser.serving.bodies import Bodies
@@ -30,6 +29,7 @@ T = TypeVar("T")
 READY_FOR_S = 5.0
 """An answer proves for so long that the model answers."""
 CANARY_DEADLINE_S = 10.0
+CANARY = encode(Image.new("RGB", (64, 64), (120, 90, 60)))
 
 
 class Service:
@@ -110,17 +110,6 @@ class Service:
         """
         self.take_place().give_back()
 
-    def views(self, images: list[Image.Image]) -> tuple[Views, ...]:
-        """What the model sees of pictures; takes some milliseconds of this thread.
-
-        Raises:
-            ApiError: a picture of a shape that it cannot see.
-        """
-        try:
-            return tuple(views_of(images, self.predictor.backbone))
-        except ModelInputError:
-            raise ApiError(422, "too_thin", "a picture is too long for its width") from None
-
     def deadline(self, request: Request, began_at: float) -> float:
         """`time.monotonic()` at which a request ends: the server's deadline, or an earlier one that it asks for."""
         seconds, asked = self.settings.deadline_s, request.headers.get("x-deadline-s")
@@ -150,7 +139,7 @@ class Service:
         try:
             answer = await self.engine.answer(job)
         except Expired:
-            raise ApiError(503, "deadline", "there was no answer within the deadline", retry_after_s=1) from None
+            raise too_late() from None
         except asyncio.CancelledError:
             if self.is_ending:  # the grace is over
                 raise ApiError(503, "ending", "the service ends", retry_after_s=1) from None
@@ -178,32 +167,41 @@ class Service:
             raise ApiError(503, "not_ready", "the model does not answer", retry_after_s=5) from None
 
     async def _ask_canary(self) -> None:
-        images = [Image.new("RGB", (64, 64), (120, 90, 60))]
-        pictures = await asyncio.to_thread(self.views, images)
-        work = AppraiseWork(pictures)
-        await self.appraise(Job("appraise", work, self.num_tokens(pictures), time.monotonic() + CANARY_DEADLINE_S))
+        pictures = await self.bodies.views([CANARY], self.predictor.backbone)  # by the decoders, which may be ill too
+        await self.appraise(
+            Job("appraise", AppraiseWork(pictures), self.num_tokens(pictures), time.monotonic() + CANARY_DEADLINE_S)
+        )
 
     def num_tokens(self, pictures: tuple[Views, ...]) -> int:
         """Tokens of the trained prompt with these pictures, about; what batches are bounded by."""
         return 32 + sum(self.predictor.backbone.num_image_tokens(*reversed(picture.size)) for picture in pictures)
 
 
-async def while_connected(request: Request, work: Awaitable[T]) -> T:
-    """Do the work of a request whose body is read, unless its client leaves.
+async def while_connected(request: Request, work: Coroutine[Any, Any, T], expires_at: float) -> T:
+    """Do the work of a request whose body is read, unless its client leaves or its deadline passes.
 
     Raises:
         ClientDisconnect: it left; the work was cancelled.
+        ApiError: 503, the deadline passed; the work was cancelled.
     """
     doing = asyncio.ensure_future(work)
     leaving = asyncio.create_task(gone(request))
     try:
-        await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        seconds = max(0.0, expires_at - time.monotonic())
+        await asyncio.wait({doing, leaving}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if doing.done():
             return doing.result()
-        raise ClientDisconnect
+        raise ClientDisconnect if leaving.done() else too_late()
     finally:
         leaving.cancel()
         doing.cancel()
+        # Until it is over it may hold pictures; what it ends with is nobody's concern any more.
+        await asyncio.gather(doing, return_exceptions=True)
+
+
+def too_late() -> ApiError:
+    """The deadline passed."""
+    return ApiError(503, "deadline", "there was no answer within the deadline", retry_after_s=1)
 
 
 async def gone(request: Request) -> None:

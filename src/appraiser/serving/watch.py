@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,24 +11,34 @@ from transformers import LogitsProcessor, StoppingCriteria
 
 from appraiser.serving.engine import Abandoned, Job
 
+MIN_TEMPERATURE = 1e-3
+"""Below, the likeliest token is as good as certain, and logits divided by it overflow."""
+
 
 class Watch(StoppingCriteria):
     """Ends rows whose job is no longer wanted, or has the tokens it asked for.
 
     Args:
         most_tokens: of each row's answer.
+        on_end: called with a row's number and ids as soon as its answer is complete.
 
     Raises:
         Abandoned: from within `generate`, when nobody waits for any row.
     """
 
     def __init__(
-        self, jobs: Sequence[Job], most_tokens: Sequence[int], prompt_length: int, stops: Sequence[int]
+        self,
+        jobs: Sequence[Job],
+        most_tokens: Sequence[int],
+        prompt_length: int,
+        stops: Sequence[int],
+        on_end: Callable[[int, list[int]], None] | None = None,
     ) -> None:
         self.jobs = jobs
         self.most_tokens = most_tokens
         self.prompt_length = prompt_length
         self.stops = frozenset(stops)
+        self.on_end = on_end
         self.lengths = [0] * len(jobs)
         """Tokens of each answer so far, its end included."""
         self._open = [True] * len(jobs)
@@ -42,7 +52,10 @@ class Watch(StoppingCriteria):
             self.lengths[row] = num_tokens
             if job.on_token is not None and token not in self.stops and not job.is_cancelled:
                 job.on_token(token)
-            self._open[row] = job.is_wanted and token not in self.stops and num_tokens < self.most_tokens[row]
+            is_complete = token in self.stops or num_tokens >= self.most_tokens[row]
+            self._open[row] = job.is_wanted and not is_complete
+            if is_complete and self.on_end is not None:
+                self.on_end(row, input_ids[row, self.prompt_length :].tolist())
         if not any(job.is_wanted for job in self.jobs):
             raise Abandoned
         return torch.tensor([not is_open for is_open in self._open], device=input_ids.device)
@@ -61,7 +74,7 @@ class Sampling(LogitsProcessor):
         self.rows = [
             (row, temperature, torch.Generator().manual_seed(seed))
             for row, (temperature, seed) in enumerate(zip(temperatures, seeds, strict=True))
-            if temperature > 0
+            if temperature >= MIN_TEMPERATURE
         ]
 
     def __call__(self, input_ids: Any, scores: Any) -> Tensor:

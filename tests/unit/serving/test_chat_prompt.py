@@ -2,13 +2,14 @@
 
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 from tiny import tiny_image_processor
 from transformers import PreTrainedTokenizerFast
 
 from appraiser.backbone import Reader, load_reader
 from appraiser.data.task import QUESTIONS, Task
 from appraiser.phi3_v import Phi3VProcessor
-from appraiser.serving.chat import Message, TextStream, prompt_ids
+from appraiser.serving.chat import ChatRequest, Message, TextStream, prompt_ids
 
 TEXTS = [*QUESTIONS.values(), "  two  spaces ", "two\nlines\n", "é ü 😀", "1,290.50"]
 
@@ -69,6 +70,13 @@ def test_text_of_users_never_becomes_a_control_token(reader, views, text, num_pi
         count[which] = sum(token in control for token in ids)
     assert count[True] == count[False]
     assert sum(token < 0 for token in plain) == sum(token < 0 for token in attacked)
+
+
+def test_the_text_of_all_messages_together_is_bounded():
+    message = {"role": "user", "content": "x" * 120_000}
+    ChatRequest.model_validate({"model": "m", "messages": [message]})
+    with pytest.raises(ValidationError, match="200000 characters"):
+        ChatRequest.model_validate({"model": "m", "messages": [message, message]})
 
 
 @pytest.mark.parametrize("text", ["Product: Mini Bag, Price: 12", "é😀 これは", "a  b"])

@@ -60,8 +60,20 @@ async def pixels_apart(pictures: Sequence[bytes], num_workers: int = CORES) -> t
 
 
 async def _apart(function: Callable[[Any], Any], argument: Any, num_workers: int = CORES) -> Any:
+    pool = _pool(num_workers)
+    try:
+        return await _scheduled(pool, function, argument)
+    except RuntimeError:
+        # A worker that dies between two tasks, by a lack of memory for instance, ends its pool for good.
+        if _pool(num_workers) is pool:
+            _pool.cache_clear()
+            await asyncio.to_thread(_end, pool)
+        return await _scheduled(_pool(num_workers), function, argument)
+
+
+async def _scheduled(pool: ProcessPool, function: Callable[[Any], Any], argument: Any) -> Any:
     # In a thread, as the first call starts the workers: downloads would stand still for that second.
-    task = await asyncio.to_thread(_pool(num_workers).schedule, function, args=[argument], timeout=MAX_SECONDS)
+    task = await asyncio.to_thread(pool.schedule, function, args=[argument], timeout=MAX_SECONDS)
     try:
         return await asyncio.wrap_future(task)
     except TimeoutError:

@@ -4,6 +4,7 @@
 const at = (id) => document.getElementById(id);
 const about = { max_pictures: 8, max_body_bytes: 48 << 20 };
 const MOST_TRIES = 4;
+const READ = ["image/jpeg", "image/png", "image/webp", "image/gif"];
 let newest = 0; // number of the newest question: an older answer that comes late is not shown
 
 const WORDS = {
@@ -16,6 +17,9 @@ const WORDS = {
   too_many_pixels: "This picture has more than 40 megapixels. Make it smaller and try again.",
   too_thin: "This picture is too long and thin to be looked at. Crop it and try again.",
   deadline: "It took too long. Try again in a moment.",
+  body_timeout: "Sending the picture took too long. Try a smaller one, or a better connection.",
+  internal: "The service made a mistake. Try another picture.",
+  no_decoder: "Pictures cannot be read just now. Try again in a moment.",
   ending: "The service is being restarted. Try again in a moment.",
   no_key: "This service needs a key. Load the page again and give it as the password.",
 };
@@ -47,8 +51,8 @@ const rough = (value, currency) => money(value >= 100 ? Math.round(value) : Math
 // ------------------------------------------------------------------------------------------------------- asking
 
 async function ask(files) {
-  const number = ++newest;
   if (files.length === 0) return;
+  const number = ++newest;
   at("answer").hidden = true;
   if (files.length > about.max_pictures) {
     say(`At most ${about.max_pictures} pictures of one product can be looked at together.`, "bad");
@@ -82,11 +86,10 @@ async function ask(files) {
 async function send(files, isWanted) {
   let body = files[0];
   let type = body.type || "image/jpeg";
+  if (files.some((file) => !READ.includes(file.type || "image/jpeg"))) throw new Error(WORDS.unsupported_format);
   if (files.length > 1) {
     body = JSON.stringify({ pictures: await Promise.all(files.map(dataUrl)) });
     type = "application/json";
-  } else if (!["image/jpeg", "image/png", "image/webp", "image/gif"].includes(type)) {
-    throw new Error(WORDS.unsupported_format);
   }
   for (let attempt = 1; ; attempt++) {
     let response;
@@ -99,11 +102,14 @@ async function send(files, isWanted) {
     const error = (await response.json().catch(() => ({}))).error || {};
     if (response.status !== 429 || attempt === MOST_TRIES || !isWanted()) {
       const busy = "Many people are asking just now. Try again in a moment.";
-      throw new Error(response.status === 429 ? busy : WORDS[error.code] || capital(error.message) || "It did not work.");
+      // Of several pictures the service says which one it is about.
+      const words = files.length > 1 && /^picture \d/.test(error.message || "") ? capital(error.message) : WORDS[error.code];
+      throw new Error(response.status === 429 ? busy : words || capital(error.message) || "It did not work.");
     }
     const seconds = Math.min(10, Number(response.headers.get("Retry-After")) || 1);
     say(`The service is busy; asking again in ${seconds} s …`, "busy");
     await new Promise((resume) => setTimeout(resume, 1000 * seconds));
+    if (!isWanted()) throw new Error("Another picture was shown meanwhile.");
   }
 }
 
@@ -112,7 +118,8 @@ const capital = (text) => text && text[0].toUpperCase() + text.slice(1) + (text.
 function dataUrl(file) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
-    reader.onload = () => resolve(reader.result);
+    // A file without a type is sent as JPEG; what it is, the service finds out.
+    reader.onload = () => resolve(reader.result.replace(/^data:(?!image\/)[^;,]*/, "data:image/jpeg"));
     reader.onerror = () => reject(new Error("A file cannot be read."));
     reader.readAsDataURL(file);
   });
@@ -235,7 +242,9 @@ function listen() {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     drop.classList.remove("over");
-    ask([...event.dataTransfer.files]);
+    const files = [...event.dataTransfer.files];
+    if (files.length) ask(files);
+    else say("That is no picture. Drop a file, or paste the picture itself.", "bad");
   });
   document.addEventListener("paste", (event) => {
     const files = [...event.clipboardData.files];
@@ -255,7 +264,11 @@ async function begin() {
   at("model").textContent = `Model: ${about.model}`;
   const tiles = Array.from({ length: about.num_samples }, (_, i) => {
     const button = make("button", { class: "tile", type: "button" }, make("img", { src: `v1/samples/${i}`, alt: `Sample picture ${i + 1}` }));
-    button.onclick = async () => ask([await (await fetch(`v1/samples/${i}`)).blob()]);
+    button.onclick = async () => {
+      const response = await fetch(`v1/samples/${i}`).catch(() => null);
+      if (response && response.ok) ask([await response.blob()]);
+      else say("The service cannot be reached. Is it still running?", "bad");
+    };
     return make("li", {}, button);
   });
   at("samples").querySelector("ul").replaceChildren(...tiles);
