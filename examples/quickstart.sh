@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a table of picture addresses to an answer over HTTP: data set, training, scores, export, service. No GPU, no
-# network beyond this machine: a small server here plays the shop. Takes about four minutes on two cores.
+# network beyond this machine: a small server here plays the shop. Takes three and a half minutes on two cores.
 #
 #   examples/quickstart.sh [FOLDER]        ROWS=240 MINUTES=0.2 make it quicker, and the answers worse
 set -euo pipefail
