@@ -13,7 +13,7 @@ import torch
 
 from appraiser.backbone import Backbone, side_by_side
 from appraiser.config import RunConfig
-from appraiser.data.batches import Example, collate
+from appraiser.data.batches import Batch, Example, collate
 from appraiser.data.dataset import Records
 from appraiser.data.examples import training_example
 from appraiser.data.pictures import decode
@@ -128,12 +128,13 @@ class Validation:
         groups = micro_batches(examples, lambda example: len(example.input_ids), size)
         batches = [collate(group, reader) for group in groups]
         total = sum(batch.num_supervised for batch in batches)
+
+        @torch.no_grad()  # a thread's own affair: inside what threads run
+        def loss(batch: Batch) -> float:
+            return objective.loss(self.backbone.model, batch.to(self.backbone.device), total)[0].item()
+
         with side_by_side(self.backbone) as each, autocast(self.config, self.backbone.device):
-            losses = each(
-                lambda batch: float(objective.loss(self.backbone.model, batch.to(self.backbone.device), total)[0]),
-                batches,
-            )
-            return sum(losses)
+            return sum(each(loss, batches))
 
     def _prompts(self, predictor: Predictor, rows: Sequence[int]) -> list[Example]:
         """Processed once; seen once if the tower does not learn."""
