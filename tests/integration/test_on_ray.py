@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from two_worker_ray import two_worker_ray
 
 import appraiser
 from appraiser import build_dataset
@@ -171,20 +171,11 @@ def catalogue(tmp_path_factory) -> Iterator[Catalogue]:
 
 @pytest.fixture(scope="module")
 def cluster(catalogue) -> Iterator[str]:
-    """A Ray of two workers that this process is connected to; its address."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in catalogue.environment.items():
             patch.setenv(name, value)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of Ray's own settings, when they are copied
-            import ray
-
-            ray.init(
-                "local", num_cpus=2, object_store_memory=80 << 20, include_dashboard=False, log_to_driver=False,
-                _node_ip_address="127.0.0.1",
-            )  # fmt: skip
-        yield ray.get_runtime_context().gcs_address
-        ray.shutdown()
+        with two_worker_ray() as address:
+            yield address
 
 
 def test_one_machine_and_a_ray_of_two_workers_make_the_same_data_set(catalogue, tmp_path):

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import torch
 from shop_server import ShopServer
 from stub_answers import make_table
 from tiny import tiny_backbone
+from two_worker_ray import two_worker_ray
 
 import appraiser
 from appraiser.errors import AppraiserError, ConfigError
@@ -59,17 +59,8 @@ def place(tmp_path_factory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def cluster(place) -> Iterator[str]:
-    """A Ray of two workers that this process is connected to; its address."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of Ray's own settings, when they are copied
-        import ray
-
-        ray.init(
-            "local", num_cpus=2, object_store_memory=80 << 20, include_dashboard=False, log_to_driver=False,
-            _node_ip_address="127.0.0.1",
-        )  # fmt: skip
-    yield ray.get_runtime_context().gcs_address
-    ray.shutdown()
+    with two_worker_ray() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -60,8 +60,9 @@ def test_a_thousand_at_once_get_each_their_own_answer(tmp_path):
 
 @pytest.mark.parametrize("seconds", [3.0, pytest.param(15.0, marks=pytest.mark.soak)])
 def test_ten_times_what_can_be_served_is_refused_at_once(tmp_path, seconds):
-    """Capacity is about 80 a second: 4 rows a batch of 0.1 s, two workers. 8 times as many clients as places ask on."""
-    service = tiny_service(tmp_path, Echo(0.1), num_places=16, max_rows=4, deadline_s=30)
+    """Capacity is 8 a second for each worker: 2 rows a batch of 0.25 s. The clients, which share the machine with the
+    service, ask some 90 times a second."""
+    service = tiny_service(tmp_path, Echo(0.25), num_places=16, max_rows=2, deadline_s=30)
     data = jpeg(1)
 
     async def keep_asking(client: httpx.AsyncClient, ends: float, seen: list[tuple[int, float, str]]) -> None:
@@ -89,7 +90,7 @@ def test_ten_times_what_can_be_served_is_refused_at_once(tmp_path, seconds):
     counts = Counter(status for status, _, _ in seen)
     assert set(counts) == {200, 429}
     assert counts[200] > 20
-    assert counts[429] == refused > 20
+    assert counts[429] == refused > 2 * counts[200]
     assert all(1 <= int(wait) <= 60 for status, _, wait in seen if status == 429)
     assert grown < 100 << 20
     slowest = statistics.quantiles([spent for status, spent, _ in seen if status == 429], n=100)[98]

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from appraiser.cli.app import Json, emit
+from appraiser.cli.app import emit
+from appraiser.cli.options import AllowPrivate, IgnoreRobots, Json, PerHost, fetch_policy, field_columns
 from appraiser.console import check_workers, drawing_workers, progress_bar, stages, stderr
 from appraiser.errors import ConfigError
 
 if TYPE_CHECKING:
     from appraiser.data.building.collect import Forecast
-    from appraiser.data.fetch import FetchPolicy
 
 
 def sample(
@@ -177,13 +177,9 @@ def build(
     retry: Annotated[
         str, typer.Option(help="Reasons, e.g. timeout,http_5xx: rows of OUT left out for them are tried again.")
     ] = "",
-    allow_private: Annotated[list[str], typer.Option(help="HOST:PORT of your own picture server.")] = [],  # noqa: B006
-    per_host: Annotated[
-        int, typer.Option(min=1, max=256, help="Pictures fetched from one host at a time; more only from your own.")
-    ] = 4,
-    ignore_robots: Annotated[
-        bool, typer.Option("--ignore-robots", help="The pictures are your own: robots.txt does not matter.")
-    ] = False,
+    allow_private: AllowPrivate = [],  # noqa: B006
+    per_host: PerHost = 4,
+    ignore_robots: IgnoreRobots = False,
     on: Annotated[
         Literal["here", "ray"],
         typer.Option(help="Where pictures are fetched and decoded: here, or by at most --per-host workers of Ray."),
@@ -268,29 +264,6 @@ def _shares(pairs: list[str]) -> dict[str, float] | None:
         except ValueError:
             raise ConfigError(f"cannot read --share {pair!r}", fix="write --share split=number, e.g. test=1") from None
     return shares or None
-
-
-def fetch_policy(allow_private: list[str], per_host: int, ignore_robots: bool) -> FetchPolicy:
-    """Limits of fetching, as `build` and `predict` take them."""
-    from appraiser.data.fetch import FetchPolicy
-
-    return FetchPolicy(
-        allow_private=frozenset(allow_private),
-        num_parallel=max(64, per_host),
-        num_parallel_per_host=per_host,
-        respect_robots=not ignore_robots,
-    )
-
-
-def field_columns(pairs: list[str]) -> dict[str, list[str]]:
-    """`--map field=column|column`, read."""
-    fields: dict[str, list[str]] = {}
-    for pair in pairs:
-        field, equals, columns = pair.partition("=")
-        if not equals or not field:
-            raise ConfigError(f"cannot read --map {pair!r}", fix="write --map field=column, e.g. --map title=name")
-        fields[field.strip()] = [column for column in columns.split("|") if column]
-    return fields
 
 
 def check(

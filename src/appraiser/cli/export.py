@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from appraiser.cli.app import Json, emit
+from appraiser.cli.app import emit
+from appraiser.cli.options import Json
 from appraiser.console import progress_bar, stages, stderr
 from appraiser.errors import ConfigError, DataError
 

@@ -9,8 +9,17 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from appraiser.cli.app import Json, emit
-from appraiser.cli.data import fetch_policy, field_columns
+from appraiser.cli.app import emit
+from appraiser.cli.options import (
+    AllowPrivate,
+    AnswerShare,
+    Closed,
+    IgnoreRobots,
+    Json,
+    PerHost,
+    fetch_policy,
+    field_columns,
+)
 from appraiser.console import score_table, stages, stderr, train_with_progress
 from appraiser.errors import ConfigError
 from appraiser.json_text import json_text
@@ -97,9 +106,7 @@ def evaluate(
         typer.Option(help="Folder for report.json and report.html; default: the run, or here if it is none."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many products.")] = None,
-    closed: Annotated[
-        list[str], typer.Option(help="Field whose answers must be values of training, e.g. category.")
-    ] = [],  # noqa: B006
+    closed: Closed = [],  # noqa: B006
     against: Annotated[str | None, typer.Option(help="Another model: which is better, and what moved?")] = None,
     curve: Annotated[
         bool, typer.Option("--learning-curve", help="Train the run again on parts of its data: are there enough?")
@@ -157,26 +164,15 @@ def predict(
         Path | None,
         typer.Option(help="Write .csv, .jsonl or .parquet instead of printing; goes on where it was interrupted."),
     ] = None,
-    closed: Annotated[
-        list[str], typer.Option(help="Field whose answers must be values of training, e.g. category.")
-    ] = [],  # noqa: B006
-    answer_share: Annotated[
-        float | None,
-        typer.Option(
-            min=0.05, max=1, help="Leave prices out where the model is less sure than on this share of usual products."
-        ),
-    ] = None,
+    closed: Closed = [],  # noqa: B006
+    answer_share: AnswerShare = None,
     mapping: Annotated[list[str], typer.Option("--map", help="field=column where the guess is wrong: image, id.")] = [],  # noqa: B006
     fresh: Annotated[
         bool, typer.Option("--fresh", help="With --out: throw away what an interrupted run has finished.")
     ] = False,
-    allow_private: Annotated[list[str], typer.Option(help="HOST:PORT of your own picture server.")] = [],  # noqa: B006
-    per_host: Annotated[
-        int, typer.Option(min=1, max=256, help="Pictures fetched from one host at a time; more only from your own.")
-    ] = 4,
-    ignore_robots: Annotated[
-        bool, typer.Option("--ignore-robots", help="The pictures are your own: robots.txt does not matter.")
-    ] = False,
+    allow_private: AllowPrivate = [],  # noqa: B006
+    per_host: PerHost = 4,
+    ignore_robots: IgnoreRobots = False,
     on: Annotated[
         Literal["ray"] | None, typer.Option(help="ray: by workers of a Ray cluster, each with the model.")
     ] = None,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from appraiser.cli.options import AnswerShare, Closed
 from appraiser.console import stderr
 from appraiser.errors import ConfigError, MissingDependencyError
 
@@ -33,15 +34,8 @@ def serve(
     allow_private: Annotated[
         list[str], typer.Option(help="host:port of an own server that pictures may be fetched from.")
     ] = [],  # noqa: B006
-    closed: Annotated[
-        list[str], typer.Option(help="Field whose answers must be values of training, e.g. category.")
-    ] = [],  # noqa: B006
-    answer_share: Annotated[
-        float | None,
-        typer.Option(
-            min=0.05, max=1, help="Leave prices out where the model is less sure than on this share of usual products."
-        ),
-    ] = None,
+    closed: Closed = [],  # noqa: B006
+    answer_share: AnswerShare = None,
 ) -> None:
     """Answer over HTTP: a web page, a typed API and the OpenAI form; ends gracefully on SIGTERM.
 
@@ -53,13 +47,14 @@ def serve(
         raise MissingDependencyError(
             f"serving needs {error.name}, which is not installed", fix="pip install 'appraiser[serve]'"
         ) from error
-    from appraiser.serving.settings import ServiceSettings, read_keys
+    from appraiser.key_file import read_keys
+    from appraiser.serving.settings import ServiceSettings, key_hashes
 
     if allow_private and not allow_urls:
         raise ConfigError("--allow-private names servers to fetch from, but nothing is fetched", fix="add --allow-urls")
     settings = ServiceSettings(
         model_name=name or Path(model).resolve().name,
-        key_hashes=() if key_file is None else read_keys(key_file),
+        key_hashes=() if key_file is None else key_hashes(read_keys(key_file)),
         num_places=places,
         max_rows=batch,
         deadline_s=deadline,

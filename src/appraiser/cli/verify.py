@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from appraiser.cli.app import Json, emit
+from appraiser.cli.app import emit
+from appraiser.cli.options import Json
 from appraiser.console import stages
 
 NOT_AS_TRAINED = 3

@@ -21,6 +21,7 @@ from appraiser import __version__
 from appraiser.adapters import TRAINED_PARTS, load_adapted
 from appraiser.backbone import DTYPES, EMBEDDED_MODELS, Backbone, Reader, load, model_folder
 from appraiser.data.exports.publish import published
+from appraiser.durable import sync
 from appraiser.errors import CheckpointError, ConfigError
 from appraiser.exporting.answers import ATTENTION, MERGE_TOLERANCE, Answer, Question, ask, check_equal, check_merged
 from appraiser.exporting.answers import difference as answer_difference
@@ -39,7 +40,7 @@ from appraiser.exporting.reference import (
 from appraiser.exporting.source import ADAPTER_CONFIG, ExportDtype, ModelSource, base_folder, find_source
 from appraiser.predict import max_answer_tokens
 from appraiser.trained_task import read_task, write_task
-from appraiser.training.checkpoint import sync, write_manifest
+from appraiser.training.checkpoint import write_manifest
 
 SHARD_SIZE = "5GB"
 """Of a weights file: the published model comes as two."""

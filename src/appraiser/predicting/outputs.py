@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+from appraiser.durable import sync
 from appraiser.errors import DataError
 from appraiser.json_text import json_line
 
@@ -43,19 +44,10 @@ def write_rows(rows: Rows, out: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(out)
-        _sync(out.parent)
+        sync(out.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise DataError(f"cannot write {out}: {error.strerror}", fix="check space and permissions") from error
-
-
-def _sync(folder: Path) -> None:
-    """Bring a rename to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write_jsonl(rows: Rows, file: IO[bytes]) -> None:

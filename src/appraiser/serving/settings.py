@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from appraiser.errors import ConfigError
 
@@ -56,25 +56,16 @@ def key_hash(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def read_keys(path: Path) -> tuple[bytes, ...]:
-    """Hashes of the keys in a file, one a line; lines that begin with # are comments.
+def key_hashes(keys: Sequence[str]) -> tuple[bytes, ...]:
+    """What is kept of the keys that open the service.
 
     Raises:
-        ConfigError: no file, no key in it, or one that could be guessed.
+        ConfigError: one that could be guessed.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the key file {path}", fix="name a text file with one key a line") from error
-    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    if not keys:
-        raise ConfigError(f"there is no key in {path}", fix="write one a line: openssl rand -hex 24")
     for number, key in enumerate(keys, start=1):
-        if len(key) < MIN_KEY_LENGTH or not key.isascii() or " " in key:
+        if len(key) < MIN_KEY_LENGTH:
             raise ConfigError(
-                f"key {number} of {path} is shorter than {MIN_KEY_LENGTH} characters, or has other than ASCII letters, "
-                "digits and signs",
-                fix="make one: openssl rand -hex 24",
+                f"key {number} is shorter than {MIN_KEY_LENGTH} characters", fix="make one: openssl rand -hex 24"
             )
     return tuple(map(key_hash, keys))
 

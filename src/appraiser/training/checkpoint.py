@@ -18,6 +18,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from appraiser.durable import sync
 from appraiser.errors import CheckpointError
 from appraiser.trained_task import TASK_FILE, TrainedTask, write_task
 from appraiser.training.ranks import Ranks
@@ -245,21 +246,3 @@ def point(link: Path, target: Path) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
     temporary.replace(link)
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Have a file written beside, put it to disk, and only then into its place."""
-    temporary = path.with_name(f".{path.name}.new")
-    write(temporary)
-    sync(temporary)
-    temporary.replace(path)
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Force a file or folder to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,8 +15,9 @@ from appraiser.adapters import read_weights
 from appraiser.backbone import Backbone
 from appraiser.config import RunConfig, load_config, save_config
 from appraiser.data.dataset import ProductDataset
+from appraiser.durable import write_whole
 from appraiser.errors import AppraiserError, CheckpointError, ConfigError
-from appraiser.training.checkpoint import TRAINING, newest_intact, point_again, write_whole
+from appraiser.training.checkpoint import TRAINING, newest_intact, point_again
 from appraiser.training.ranks import Ranks
 from appraiser.training.run_state import RunState
 from appraiser.training.stop_signals import RunStopped

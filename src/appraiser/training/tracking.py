@@ -22,8 +22,9 @@ from types import TracebackType
 from typing import IO, Any
 
 from appraiser.config import RunConfig
+from appraiser.durable import write_whole
 from appraiser.errors import CheckpointError, MissingDependencyError
-from appraiser.training.checkpoint import TRAINING, write_whole
+from appraiser.training.checkpoint import TRAINING
 from appraiser.training.run_state import RunState
 
 # The page this project began from logs under these names; people compare with them.

@@ -12,7 +12,6 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -46,22 +45,6 @@ class ServerAnswer:
 def is_url(target: str) -> bool:
     """Whether this names a server, not a folder."""
     return bool(re.match(r"https?://", target, re.IGNORECASE))
-
-
-def read_key(path: Path) -> str:
-    """The first key of a file; lines that begin with # are comments.
-
-    Raises:
-        ConfigError: no file, or no key in it.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the key file {path}", fix="name a text file with the key in it") from error
-    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    if not keys or not keys[0].isascii() or " " in keys[0]:
-        raise ConfigError(f"there is no key in {path}", fix="write the server's key on a line of its own")
-    return keys[0]
 
 
 class Server:

@@ -14,9 +14,10 @@ from transformers import AutoProcessor
 from appraiser.backbone import Reader, first_line
 from appraiser.errors import CheckpointError, ConfigError
 from appraiser.exporting.reference import Reference, ReferenceAnswer, read_reference
+from appraiser.key_file import read_keys
 from appraiser.training.checkpoint import MANIFEST, find_damage
 from appraiser.verifying.cause import CauseFinder
-from appraiser.verifying.client import Server, is_url, read_key
+from appraiser.verifying.client import Server, is_url
 from appraiser.verifying.folder import load_folder, picture_bytes, questions_of, replay_in_folder
 from appraiser.verifying.mistakes import question_of
 from appraiser.verifying.replay import Comparison, Replayed, compare
@@ -108,7 +109,7 @@ def _verify_server(
     reader = _reader(reference)
     max_tokens = _max_tokens(reference)
     found = []
-    with Server(url, None if key_file is None else read_key(key_file), model) as server:
+    with Server(url, None if key_file is None else read_keys(key_file)[0], model) as server:
         for product in expected.products:
             pictures = [picture_bytes(reference, path) for path in product.pictures]
             answer = server.ask(question_of(product.prompt), pictures, max_tokens)

@@ -11,7 +11,7 @@ from services import tiny_service
 from appraiser.errors import ConfigError
 from appraiser.serving.access import JsonLines
 from appraiser.serving.app import create_app
-from appraiser.serving.settings import ServiceSettings, check_bind, key_hash, read_keys
+from appraiser.serving.settings import ServiceSettings, check_bind, key_hash, key_hashes
 
 pytestmark = pytest.mark.anyio
 KEY = "0123456789abcdef-very-secret"
@@ -103,22 +103,12 @@ def test_the_network_needs_a_key(tmp_path):
         check_bind(host, ServiceSettings())
 
 
-def test_keys_come_from_a_file(tmp_path):
-    path = tmp_path / "keys"
-    path.write_text(f"# the shop\n{KEY}\n\n  another-key-of-it \n")
-    assert read_keys(path) == (key_hash(KEY), key_hash("another-key-of-it"))
-    for text, problem in (
-        ("", "no key"),
-        ("# none\n", "no key"),
-        ("short\n", "key 1"),
-        (f"{KEY}\nwith blank in it now\n", "key 2"),
-    ):
-        path.write_text(text)
-        with pytest.raises(ConfigError, match=problem) as error:
-            read_keys(path)
-        assert KEY not in str(error.value)
-    with pytest.raises(ConfigError, match="cannot read"):
-        read_keys(tmp_path / "absent")
+def test_a_key_that_could_be_guessed_opens_nothing():
+    assert key_hashes([KEY, "another-key-of-it"]) == (key_hash(KEY), key_hash("another-key-of-it"))
+    with pytest.raises(ConfigError, match="key 2 is shorter") as error:
+        key_hashes([KEY, "short-key"])
+    assert KEY not in str(error.value)
+    assert "short-key" not in str(error.value)
 
 
 async def test_the_log_holds_facts_and_nothing_that_was_sent(locked, caplog):

@@ -5,7 +5,7 @@ import pytest
 
 from appraiser.errors import CheckpointError, ConfigError
 from appraiser.verifying import client
-from appraiser.verifying.client import Server, is_url, read_key
+from appraiser.verifying.client import Server, is_url
 
 
 def test_an_address_may_end_in_v1_or_not():
@@ -22,18 +22,6 @@ def test_what_is_no_address_is_refused(url):
     with pytest.raises(ConfigError) as caught:
         Server(url)
     assert "secret" not in str(caught.value)
-
-
-def test_the_first_key_of_a_file_counts(tmp_path):
-    path = tmp_path / "keys"
-    path.write_text("# mine\n\n first-key \nsecond-key\n")
-    assert read_key(path) == "first-key"
-    for bad in ("", "# none\n", "two words\n", "schlüssel\n"):
-        path.write_text(bad)
-        with pytest.raises(ConfigError, match="there is no key"):
-            read_key(path)
-    with pytest.raises(ConfigError, match="cannot read"):
-        read_key(tmp_path / "absent")
 
 
 def answering(server: Server, *answers: httpx.Response) -> list[httpx.Request]:
