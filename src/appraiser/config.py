@@ -160,8 +160,13 @@ class DpoConfig(Section):
     answers about training products. Unset: no DPO."""
     beta: PositiveFloat = 0.1
     """How far the model may leave its start: higher keeps it closer. 0.1: the method's paper."""
+    sft_weight: NonNegativeFloat = 0.0
+    """Weight of the chosen answer's own loss (nats per token) beside the preference, which alone lets the truth become
+    less likely as long as the mistake does so faster. Source: arXiv:2404.19733."""
     most_mistakes: PositiveInt = 2000
     """Training products that the model is asked about for its mistakes, at most."""
+    near_price: NonNegativeFloat = 0.0
+    """Of `mistakes`: a price off by at most this share is no mistake. Prices hold noise that no picture shows."""
 
 
 class AugmentConfig(Section):

@@ -4,14 +4,19 @@ Pairs come from a table, or are the model's own mistakes (chosen: the truth, rej
 the model as the run found it: its log-probabilities of all answers are computed once, before the first step, and kept.
 
     loss of a pair = -log sigmoid(beta * ((chosen - its reference) - (rejected - its reference)))
+                     - sft_weight * chosen / its tokens
 
-Source: Rafailov et al. 2023, arXiv:2305.18290; the sums are those of TRL's DPOTrainer, and a test compares them.
+The first term alone is content when both answers become less likely, the rejected one faster; the second keeps the
+chosen one likely.
+
+Source: Rafailov et al. 2023, arXiv:2305.18290; for the second term Pang et al. 2024, arXiv:2404.19733. The sums are
+those of TRL's DPOTrainer, and a test compares them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +32,7 @@ from appraiser.data.batches import Batch, Example, collate, pack
 from appraiser.data.examples import ExampleSource, RecordSequence, answered, prompt_example
 from appraiser.data.pictures import decode, read_bytes
 from appraiser.data.records import ProductRecord
-from appraiser.data.task import Task
+from appraiser.data.task import FieldValue, Task
 from appraiser.errors import DataError, ModelInputError
 
 MISTAKES = "mistakes"
@@ -108,10 +113,15 @@ class PairSource:
 
 
 class DirectPreference:
-    """The DPO objective; its loss is summed over pairs."""
+    """The DPO objective; its loss is summed over pairs.
 
-    def __init__(self, backbone: Backbone, beta: float) -> None:
-        self.backbone, self.beta = backbone, beta
+    Args:
+        beta: how dear it is to leave the reference.
+        sft_weight: of the chosen answer's mean negative log-probability per token.
+    """
+
+    def __init__(self, beta: float, sft_weight: float = 0.0) -> None:
+        self.beta, self.sft_weight = beta, sft_weight
 
     def num_items(self, batch: Batch) -> int:
         return batch.num_examples // 2
@@ -119,26 +129,33 @@ class DirectPreference:
     def loss(self, model: Any, batch: Batch, num_items: int) -> tuple[Tensor, dict[str, float]]:
         if batch.reference is None:
             raise ModelInputError("the batch has no log-probabilities of the reference model")
-        found = log_probabilities(model, batch) - batch.reference.to(batch.labels.device, torch.float32)
-        chosen, rejected = self.beta * found[0::2], self.beta * found[1::2]
+        found, lengths = log_probabilities(model, batch)
+        rewards = self.beta * (found - batch.reference.to(batch.labels.device, torch.float32))
+        chosen, rejected = rewards[0::2], rewards[1::2]
         margins = chosen - rejected
-        loss = -functional.logsigmoid(margins).sum() / num_items
+        surprise = -found[0::2] / lengths[0::2]
+        loss = (self.sft_weight * surprise - functional.logsigmoid(margins)).sum() / num_items
         numbers = {
             "rewards/chosen": chosen,
             "rewards/rejected": rejected,
             "rewards/margins": margins,
             "rewards/accuracies": (margins > 0).float(),
+            "nll_loss": surprise,
         }
         return loss, {name: float(values.detach().sum()) / num_items for name, values in numbers.items()}
 
 
-def log_probabilities(model: Any, batch: Batch) -> Tensor:
-    """[rows] summed log-probability of each row's supervised tokens, in fp32."""
+def log_probabilities(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """[rows] summed log-probability of each row's supervised tokens, in fp32, and [rows] how many these are."""
     outputs = model(**batch.inputs, labels=batch.labels, answer_only=True, use_cache=False)
     targets = functional.pad(batch.labels[:, 1:], (0, 1), value=IGNORE_INDEX)
     scored = targets != IGNORE_INDEX
     found = torch.log_softmax(outputs.logits.float(), -1).gather(1, targets[scored][:, None])[:, 0]
-    return found.new_zeros(batch.num_examples).index_add(0, batch.row_numbers(scored), found)
+    rows = batch.row_numbers(scored)
+    return (
+        found.new_zeros(batch.num_examples).index_add(0, rows, found),
+        torch.bincount(rows, minlength=batch.num_examples),
+    )
 
 
 @torch.no_grad()
@@ -152,7 +169,8 @@ def reference_numbers(
     try:
         for start in range(0, len(source), micro_batch_size):
             pairs = [source.draw(0, position) for position in range(start, min(len(source), start + micro_batch_size))]
-            numbers = log_probabilities(backbone.model, source.join(pairs).to(backbone.device)).double().tolist()
+            sums, _ = log_probabilities(backbone.model, source.join(pairs).to(backbone.device))
+            numbers = sums.double().tolist()
             found += zip(numbers[0::2], numbers[1::2], strict=True)
             if progress:
                 progress(len(found))
@@ -217,14 +235,31 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     )
 
 
-def mistakes(records: Sequence[ProductRecord], answers: Sequence[str], task: Task) -> list[Preference]:
-    """A pair for every product whose answer was not the truth: chosen the truth, rejected what was said."""
+def mistakes(
+    records: Sequence[ProductRecord], answers: Sequence[str], task: Task, near_price: float = 0.0
+) -> list[Preference]:
+    """A pair for every product whose answer was not the truth: chosen the truth, rejected what was said.
+
+    Args:
+        near_price: prices off by at most this share of the truth are no mistakes: the rejected answer has the true one.
+    """
     found = []
     for record, answer in zip(records, answers, strict=True):
-        truth = task.format(record.values(task.fields))
-        if answer.strip() != truth:
-            found.append(Preference(record, truth, answer.strip()))
+        values = record.values(task.fields)
+        truth, said = task.format(values), _with_near_price(answer.strip(), values, task, near_price)
+        if said != truth:
+            found.append(Preference(record, truth, said))
     return found
+
+
+def _with_near_price(answer: str, values: Mapping[str, FieldValue], task: Task, near_price: float) -> str:
+    parsed = task.parse(answer)
+    if "price" not in task.fields or not parsed.is_complete:
+        return answer
+    price = float(values["price"])
+    if abs(float(parsed.fields["price"]) - price) > near_price * price:
+        return answer
+    return task.format(parsed.fields | {"price": price})
 
 
 def write_preferences(path: Path, source: PairSource) -> None:

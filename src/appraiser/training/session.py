@@ -257,7 +257,7 @@ class Session:
         else:
             with autocast(config, self.backbone.device):
                 source.reference = reference_numbers(self.backbone, source, config.run.micro_batch_size)
-        return source, DirectPreference(self.backbone, config.dpo.beta)
+        return source, DirectPreference(config.dpo.beta, config.dpo.sft_weight)
 
     def _pairs(self) -> list[Preference]:
         pairs = self.config.dpo.pairs
@@ -271,7 +271,7 @@ class Session:
             predictor = Predictor(self.backbone, self.trained)
             with autocast(self.config, self.backbone.device):
                 answers = predictor.predict([decode(data) for data in record.images] for record in mine)
-            found = mistakes(mine, [answer.text for answer in answers], task)
+            found = mistakes(mine, [answer.text for answer in answers], task, self.config.dpo.near_price)
             return [pair for part in self.ranks.gather(found) for pair in part]
         return read_preferences(Path(pairs))
 

@@ -208,7 +208,7 @@ def test_our_preference_loss_equals_dpo_trainers_on_the_same_batch(tmp_path: Pat
             if "lora_B.default" in name:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
     batch = source.join([source.draw(0, position) for position in range(4)])
-    loss, numbers = DirectPreference(adapted, 0.3).loss(adapted.model, batch, 4)
+    loss, numbers = DirectPreference(0.3).loss(adapted.model, batch, 4)
     order = [0, 2, 4, 6, 1, 3, 5, 7]  # theirs: all chosen rows, then all rejected ones
     pixels = batch.inputs["pixel_values"][order]
     theirs = {key: batch.inputs[key][order] for key in ("input_ids", "attention_mask")} | {

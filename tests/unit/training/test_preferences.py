@@ -11,7 +11,7 @@ import torch
 from tiny import formula_picture, tiny_backbone
 
 from appraiser.adapters import attach_adapters
-from appraiser.backbone import Backbone
+from appraiser.backbone import IGNORE_INDEX, Backbone
 from appraiser.config import AdapterConfig
 from appraiser.data.augmentation import Augmentation
 from appraiser.data.examples import ExampleSource
@@ -72,12 +72,26 @@ def test_only_wrong_answers_make_pairs() -> None:
     ]
 
 
+def test_a_price_that_is_near_enough_is_no_mistake() -> None:
+    records = [record(number) for number in range(5)]  # they cost 100 to 104
+    answers = ["Product: Bag 0, Full Price: 119", "Product: Bag 1, Full Price: 122", "Product: Hat, Full Price: 95",
+               "Product: Hat, Full Price: 70", "Product: Bag 4"]  # fmt: skip
+    found = mistakes(records, answers, TASK, near_price=0.2)
+    assert [(pair.record.id, pair.rejected) for pair in found] == [
+        ("1", "Product: Bag 1, Full Price: 122"),
+        ("2", "Product: Hat, Full Price: 102"),
+        ("3", "Product: Hat, Full Price: 70"),
+        ("4", "Product: Bag 4"),
+    ]
+    assert len(mistakes(records, answers, TASK)) == 5
+
+
 def test_at_the_start_the_loss_is_ln_2_and_nobody_is_preferred(adapted: Backbone) -> None:
     source = source_of(adapted)
     adapted.model.eval()
     source.reference = reference_numbers(adapted, source, 2)
     batch = source.join([source.draw(0, position) for position in range(3)])
-    loss, numbers = DirectPreference(adapted, 0.1).loss(adapted.model, batch, 3)
+    loss, numbers = DirectPreference(0.1).loss(adapted.model, batch, 3)
     assert float(loss.detach()) == pytest.approx(math.log(2), abs=1e-6)
     assert numbers["rewards/margins"] == pytest.approx(0, abs=1e-6)
 
@@ -88,10 +102,10 @@ def test_the_loss_is_that_of_the_formula_row_by_row(adapted: Backbone) -> None:
     source.reference = reference_numbers(adapted, source, 1)
     disturb(adapted)
     pairs = [source.draw(0, position) for position in range(3)]
-    loss, numbers = DirectPreference(adapted, 0.4).loss(adapted.model, source.join(pairs), 3)
+    loss, numbers = DirectPreference(0.4).loss(adapted.model, source.join(pairs), 3)
     margins = []
     for pair in pairs:
-        alone = [log_probabilities(adapted.model, source.join([pair]))[row].item() for row in (0, 1)]
+        alone = [log_probabilities(adapted.model, source.join([pair]))[0][row].item() for row in (0, 1)]
         assert pair.reference is not None
         margins.append(0.4 * ((alone[0] - pair.reference[0]) - (alone[1] - pair.reference[1])))
     assert numbers["rewards/margins"] == pytest.approx(sum(margins) / 3, rel=1e-4)
@@ -106,7 +120,29 @@ def test_a_pack_has_the_same_log_probabilities(adapted: Backbone) -> None:
     with torch.no_grad():
         padded = log_probabilities(adapted.model, source.join(pairs))
         packed = log_probabilities(adapted.model, source.join(pairs, packed=True))
-    torch.testing.assert_close(packed, padded, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(packed[0], padded[0], rtol=1e-5, atol=1e-4)
+    assert packed[1].tolist() == padded[1].tolist() == [
+        (torch.tensor(example.labels) != IGNORE_INDEX).sum() for example in source.rows(pairs)
+    ]  # fmt: skip
+
+
+def test_the_truth_can_be_kept_likely(adapted: Backbone) -> None:
+    """The second term is the mean over pairs of the chosen answer's negative log-probability per token."""
+    source = source_of(adapted)
+    adapted.model.eval()
+    source.reference = reference_numbers(adapted, source, 1)
+    disturb(adapted)
+    pairs = [source.draw(0, position) for position in range(3)]
+    batch = source.join(pairs)
+    alone, numbers = DirectPreference(0.4).loss(adapted.model, batch, 3)
+    both, _ = DirectPreference(0.4, sft_weight=0.7).loss(adapted.model, batch, 3)
+    expected = []
+    for pair in pairs:
+        (total, _), (length, _) = log_probabilities(adapted.model, source.join([pair]))
+        expected.append(-total.item() / length.item())
+    assert len({round(value, 3) for value in expected}) == 3
+    assert numbers["nll_loss"] == pytest.approx(sum(expected) / 3, rel=1e-5)
+    assert float((both - alone).detach()) == pytest.approx(0.7 * sum(expected) / 3, rel=1e-5)
 
 
 def test_kept_pairs_come_back_to_the_bit(adapted: Backbone, tmp_path: Path) -> None:
