@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from appraiser.backbone import Backbone
-from appraiser.phi3_v import IGNORE_INDEX, Phi3VForConditionalGeneration
+from appraiser.phi3_v import IGNORE_INDEX, Phi3VForConditionalGeneration, modeling_phi3_v
 
 # Sums in another order: measured at most 1e-5 for logits of standard deviation 2.4.
 ATOL_LOGITS = 1e-4
@@ -382,6 +382,45 @@ def test_logits_to_keep_keeps_the_last_ones(model: Any, rows: list[Row]) -> None
 
 
 # -------------------------------------------------------------------------------------------------------- pictures
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_end_of_a_prompt_is_computed_alone_in_the_last_layer(side: str, model: Any, rows: list[Row]) -> None:
+    """As when an answer begins: same logits, same cache, and no other position goes through the last MLP."""
+    batch, _ = together(rows, side, model.config.pad_token_id)
+    seen: list[torch.Size] = []
+    handle = model.model.layers[-1].mlp.register_forward_hook(lambda _, given, made: seen.append(given[0].shape))
+    with torch.no_grad():
+        whole = model(**batch, past_key_values=DynamicCache())
+        end = model(**batch, past_key_values=DynamicCache(), logits_to_keep=1)
+    handle.remove()
+    assert [shape[:-1].numel() for shape in seen] == [whole.logits.shape[:2].numel(), len(rows)]
+    assert end.logits.shape[:2] == (len(rows), 1)
+    is_real = batch["attention_mask"][:, -1].bool()
+    torch.testing.assert_close(end.logits[is_real], whole.logits[is_real, -1:], atol=ATOL_LOGITS, rtol=0)
+    for layer, expected in zip(end.past_key_values.layers, whole.past_key_values.layers, strict=True):
+        torch.testing.assert_close(layer.keys, expected.keys, atol=1e-5, rtol=0)
+        torch.testing.assert_close(layer.values, expected.values, atol=1e-5, rtol=0)
+
+
+def test_passes_that_fit_a_cores_cache_equal_one_pass(
+    model: Any, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is only read on a CPU goes through tower and MLP in parts; with gradients it is one pass."""
+    batch, _ = together(rows, "left", model.config.pad_token_id)
+    seen: list[int] = []
+    tower = model.model.vision_embed_tokens.img_processor.vision_model
+    handle = tower.register_forward_hook(lambda _, given, made: seen.append(len(given[0])))
+    with torch.no_grad():
+        whole = model(**batch).logits
+        monkeypatch.setattr(modeling_phi3_v, "PASS_BYTES", 1)
+        monkeypatch.setattr(modeling_phi3_v, "PASS_POSITIONS", 7)
+        parts = model(**batch).logits
+    model(**batch)
+    handle.remove()
+    assert seen[1:-1] == [1] * seen[0]
+    assert seen[-1] == seen[0] > 4
+    torch.testing.assert_close(parts, whole, atol=ATOL_LOGITS, rtol=0)
 
 
 def test_kept_features_equal_pixels(model: Any, rows: list[Row]) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from transformers import DynamicCache
 
 from appraiser.phi3_v import block_attention as blocks
+from appraiser.phi3_v.growing_cache import SPARE_PLACES, make_room, whole_room
 
 
 class Causal(nn.Module):
@@ -67,6 +69,7 @@ def test_hands_over_what_it_does_not_cover(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(("num_queries", "masked"), [(1, False), (1, True), (3, True), (50, False), (50, True)])
 def test_answering_equals_pytorch(num_queries: int, masked: bool, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "SHORT_BLOCK", 16)
+    monkeypatch.setattr(blocks, "LONG_BLOCK", 16)
     generator = torch.Generator().manual_seed(0)
     query, key, value = (
         torch.randn(2, 3, 50 + room, 8, generator=generator, dtype=torch.float64)[:, :, :50] for _ in range(3)
@@ -78,6 +81,30 @@ def test_answering_equals_pytorch(num_queries: int, masked: bool, room: int, mon
         arguments = (Causal(), query[:, :, :num_queries], key, value, mask)
         ours, _ = blocks.block_attention(*arguments, scaling=0.3)
         theirs, _ = blocks.sdpa_attention_forward(*arguments, scaling=0.3, dropout=0.0)
+    assert (ours - theirs).abs().max() < 1e-12  # float64
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_what_is_behind_the_keys_of_a_room_changes_nothing(masked: bool) -> None:
+    """A growing cache, cropped: its room holds keys and values that no longer count."""
+    cache, generator = DynamicCache(), torch.Generator().manual_seed(0)
+    make_room(cache, 1, 60)
+    key, value = (torch.randn(2, 3, 50, 8, generator=generator, dtype=torch.float64) for _ in range(2))
+    query = torch.randn(2, 3, 1, 8, generator=generator, dtype=torch.float64)
+    mask = torch.rand(2, 1, 1, 40, generator=generator) < 0.7 if masked else None
+    with torch.inference_mode():
+        cache.update(10 * key, 10 * value, 0)
+        layer = cache.layers[0]
+        views = layer.update(key[:, :, :0], value[:, :, :0])
+        rooms = [whole_room(view) for view in views]
+        assert [room.shape for room in rooms] == [(2, 3, 60 + SPARE_PLACES, 8)] * 2
+        shorter = [room[:, :, :40] for room in rooms]
+        for view, room in zip(shorter, rooms, strict=True):
+            view.room = room
+        ours, _ = blocks.block_attention(Causal(), query, *shorter, mask, scaling=0.3)
+        theirs, _ = blocks.sdpa_attention_forward(
+            Causal(), query, 10 * key[:, :, :40], 10 * value[:, :, :40], mask, scaling=0.3, dropout=0.0
+        )
     assert (ours - theirs).abs().max() < 1e-12  # float64
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from appraiser.phi3_v.growing_cache import SPARE_PLACES, GrowingLayer, make_room
+from appraiser.phi3_v.growing_cache import SPARE_PLACES, GrowingLayer, make_room, whole_room
 
 NUM_LAYERS = 2
 
@@ -113,6 +113,22 @@ def test_what_was_filled_in_inference_mode_can_be_continued_outside() -> None:
     feed(caches, 4, seed=1)
 
 
+def test_the_whole_room_is_known_of_keys_that_fill_most_of_it() -> None:
+    layer = GrowingLayer(100)
+    states = torch.ones(2, 3, 90, 4)
+    keys, values = layer.update(states, states)
+    for view in (keys, values):
+        room = whole_room(view)
+        assert room is not None
+        assert room.is_contiguous()
+        assert torch.equal(room[:, :, :90], view)
+        assert not room[:, :, 90:].any()
+    assert whole_room(keys[:, :, :80]) is None
+    assert whole_room(torch.ones(2, 3, 90, 4)) is None
+    longer, _ = GrowingLayer(90 + SPARE_PLACES + 1).update(states, states)
+    assert whole_room(longer) is None  # most of it would be computed in vain
+
+
 def test_gradients_flow_to_new_keys() -> None:
     caches = pair()
     feed(caches, 8)
@@ -131,3 +147,8 @@ def test_room_is_made_in_empty_growing_caches_only() -> None:
     offloaded = DynamicCache(offloading=True)
     make_room(offloaded, 1, 10)
     assert not any(isinstance(layer, GrowingLayer) for cache in (filled, offloaded) for layer in cache.layers)
+    growing = DynamicCache()
+    make_room(growing, 1, 10)
+    layers = list(growing.layers)
+    make_room(growing, 1, 20)  # by the first chunk of a prompt that room was made for
+    assert growing.layers == layers
