@@ -119,9 +119,10 @@ def main() -> None:
             [pair.attribute for pair in pairs], moved, [pair.log_price_change for pair in pairs]
         ),
     }
+    times = summary["ratio"]
     print(
-        f"{len(records)} products: {summary['price_median_ape']:.1%} off, {summary['ratio']['value']:.2f} times the "
-        f"oracle's {summary['oracle_median_ape']:.1%} ({summary['ratio']['low']:.2f} to {summary['ratio']['high']:.2f}); "
+        f"{len(records)} products: {summary['price_median_ape']:.1%} off, {times['value']:.2f} times the oracle's "
+        f"{summary['oracle_median_ape']:.1%} ({times['low']:.2f} to {times['high']:.2f}); "
         f"intervals hold {summary['coverage_80']:.1%} and {summary['coverage_90']:.1%}"
     )
     print(json.dumps(summary))
