@@ -95,23 +95,38 @@ class RmsNorm(torch.autograd.Function):
 def quick_gelu(states: Tensor) -> Tensor:
     """x sigmoid(1.702 x), any shape."""
     if torch.compiler.is_compiling():
-        return states * torch.sigmoid(QUICK * states)
+        return plain_quick_gelu(states)
     return QuickGelu.apply(states)  # type: ignore[no-untyped-call]
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Half-split rotary embedding of [B, H, S, d] by tables [B, 1, S, d]."""
     if torch.compiler.is_compiling():
-        half = states.shape[-1] // 2
-        turned = torch.cat([-states[..., half:], states[..., :half]], dim=-1)
-        return states * cos + turned * sin
+        return plain_rotate(states, cos, sin)
     return Rotation.apply(states, cos, sin)  # type: ignore[no-untyped-call]
 
 
 def rms_norm(states: Tensor, weight: Tensor, eps: float) -> Tensor:
     """weight [D] times states [..., D] over their root mean square, fp32 inside."""
     if torch.compiler.is_compiling():
-        wide = states.float()
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-        return weight * wide.to(states.dtype)
+        return plain_rms_norm(states, weight, eps)
     return RmsNorm.apply(states, weight, eps)  # type: ignore[no-untyped-call]
+
+
+def plain_quick_gelu(states: Tensor) -> Tensor:
+    """`quick_gelu` as published, differentiated by autograd."""
+    return states * torch.sigmoid(QUICK * states)
+
+
+def plain_rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`rotate` as published, differentiated by autograd."""
+    half = states.shape[-1] // 2
+    turned = torch.cat([-states[..., half:], states[..., :half]], dim=-1)
+    return states * cos + turned * sin
+
+
+def plain_rms_norm(states: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """`rms_norm` as published, differentiated by autograd."""
+    wide = states.float()
+    wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+    return weight * wide.to(states.dtype)

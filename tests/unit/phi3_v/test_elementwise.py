@@ -6,37 +6,33 @@ import pytest
 import torch
 from torch import Tensor
 
-from appraiser.phi3_v.elementwise import QuickGelu, RmsNorm, Rotation
+from appraiser.phi3_v.elementwise import (
+    QuickGelu,
+    RmsNorm,
+    Rotation,
+    plain_quick_gelu,
+    plain_rms_norm,
+    plain_rotate,
+)
 
 
 def numbers(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-def plain_gelu(states: Tensor) -> Tensor:
-    return states * torch.sigmoid(1.702 * states)
-
-
-def plain_rotation(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    half = states.shape[-1] // 2
-    return states * cos + torch.cat([-states[..., half:], states[..., :half]], dim=-1) * sin
-
-
-def plain_norm(states: Tensor, weight: Tensor, eps: float) -> Tensor:
-    wide = states.float()
-    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
-    return weight * wide.to(states.dtype)
-
-
 CASES = {
-    "quick gelu": (QuickGelu, plain_gelu, lambda dtype: (numbers(3, 5, 8, dtype=dtype),)),
+    "quick gelu": (QuickGelu, plain_quick_gelu, lambda dtype: (numbers(3, 5, 8, dtype=dtype),)),
     "rotation": (
         Rotation,
-        plain_rotation,
+        plain_rotate,
         lambda dtype: (numbers(2, 3, 5, 8, dtype=dtype), numbers(2, 1, 5, 8, seed=1, dtype=dtype).requires_grad_(False),
                        numbers(2, 1, 5, 8, seed=2, dtype=dtype)),
     ),
-    "norm": (RmsNorm, plain_norm, lambda dtype: (numbers(3, 5, 8, dtype=dtype), numbers(8, seed=3, dtype=dtype), 1e-5)),
+    "norm": (
+        RmsNorm,
+        plain_rms_norm,
+        lambda dtype: (numbers(3, 5, 8, dtype=dtype), numbers(8, seed=3, dtype=dtype), 1e-5),
+    ),
 }  # fmt: skip
 
 
