@@ -4,7 +4,8 @@
 
 Draws two catalogues, trains each method with its own usual rate and equal steps (`dpo`: 40 % of them), and scores
 all of them, and the model before training, on the same products. `dpo` starts from the run of `full` and learns from
-its mistakes about training products. What lies in OUT already is gone on with, or used again. `--write` makes a page
+its mistakes about training products; `more` starts there as well and is shown more products as before, to compare with.
+What lies in OUT already is gone on with, or used again. `--write` makes a page
 and the JSON that the support matrix in docs/training.md is generated from.
 """
 
@@ -48,11 +49,14 @@ METHODS: dict[str, tuple[str, ...]] = {
         "adapter.kind=lora",
         "dpo.pairs=mistakes",
         "dpo.most_mistakes=1500",
-        "optim.learning_rate=3.0e-4",
+        "dpo.near_price=0.25",
+        "dpo.sft_weight=1",
+        "optim.learning_rate=1.0e-3",
     ),
+    "more": (*ADAPTERS, "adapter.kind=lora", "optim.learning_rate=1.0e-3"),
 }
-STARTS_FROM = {"dpo": "full"}
-SHARE_OF_STEPS = {"dpo": 0.4}
+STARTS_FROM = {"dpo": "full", "more": "full"}
+SHARE_OF_STEPS = {"dpo": 0.4, "more": 0.4}
 
 
 def material(out: Path, rows: int, num_test: int, workers: int) -> tuple[Path, Path]:
