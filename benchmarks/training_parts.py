@@ -24,7 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from training_step import Mode, Ours, run_in_process
 
 from appraiser.data.batches import Batch
-from appraiser.phi3_v import elementwise, modeling_phi3_v
+from appraiser.phi3_v import elementwise, modeling_phi3_v, vision_phi3_v
 
 WITHOUT = {
     "": "everything",
@@ -49,8 +49,8 @@ class Without(Ours):
         super().__init__(mode, backbone)
         self.part = part
         if part == "gradients":
-            for name in ("quick_gelu", "rotate", "rms_norm"):
-                setattr(modeling_phi3_v, name, getattr(elementwise, f"plain_{name}"))
+            vision_phi3_v.quick_gelu = elementwise.plain_quick_gelu
+            modeling_phi3_v.rotate, modeling_phi3_v.rms_norm = elementwise.plain_rotate, elementwise.plain_rms_norm
 
     def loss(self, batch: Batch) -> torch.Tensor:
         return self.model(**batch.inputs, labels=batch.labels, answer_only=self.part != "answers", use_cache=False).loss

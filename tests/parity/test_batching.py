@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from appraiser.backbone import Backbone
-from appraiser.phi3_v import IGNORE_INDEX, Phi3VForConditionalGeneration, modeling_phi3_v
+from appraiser.phi3_v import IGNORE_INDEX, Phi3VForConditionalGeneration, modeling_phi3_v, vision_phi3_v
 
 # Sums in another order: measured at most 1e-5 for logits of standard deviation 2.4.
 ATOL_LOGITS = 1e-4
@@ -413,7 +413,7 @@ def test_passes_that_fit_a_cores_cache_equal_one_pass(
     handle = tower.register_forward_hook(lambda _, given, made: seen.append(len(given[0])))
     with torch.no_grad():
         whole = model(**batch).logits
-        monkeypatch.setattr(modeling_phi3_v, "PASS_BYTES", 1)
+        monkeypatch.setattr(vision_phi3_v, "PASS_BYTES", 1)
         monkeypatch.setattr(modeling_phi3_v, "PASS_POSITIONS", 7)
         parts = model(**batch).logits
     model(**batch)

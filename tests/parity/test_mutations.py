@@ -33,6 +33,7 @@ from appraiser.phi3_v import (
     Phi3VImageProcessor,
     Phi3VProcessor,
     modeling_phi3_v,
+    vision_phi3_v,
 )
 from appraiser.phi3_v import image_processing_phi3_v as processing
 
@@ -68,15 +69,15 @@ def tower_output(layers: slice, tokens: slice) -> Mutation:
                 hidden_states = layer(hidden_states)
             return hidden_states[:, tokens]
 
-        patch.setattr(modeling_phi3_v.Phi3VVisionTransformer, "forward", forward)
+        patch.setattr(vision_phi3_v.Phi3VVisionTransformer, "forward", forward)
 
     return mutate
 
 
 def post_layernorm_applied(patch: Patch, model: Phi3VForConditionalGeneration) -> None:
-    original = modeling_phi3_v.Phi3VVisionTransformer.forward
+    original = vision_phi3_v.Phi3VVisionTransformer.forward
     patch.setattr(
-        modeling_phi3_v.Phi3VVisionTransformer,
+        vision_phi3_v.Phi3VVisionTransformer,
         "forward",
         lambda self, crops: self.post_layernorm(original(self, crops)),
     )
@@ -84,7 +85,7 @@ def post_layernorm_applied(patch: Patch, model: Phi3VForConditionalGeneration) -
 
 def exact_gelu_in_tower(patch: Patch, model: Phi3VForConditionalGeneration) -> None:
     patch.setattr(
-        modeling_phi3_v.Phi3VVisionMLP,
+        vision_phi3_v.Phi3VVisionMLP,
         "forward",
         lambda self, states: self.fc2(functional.gelu(self.fc1(states))),
     )
@@ -109,7 +110,7 @@ def global_view_first(patch: Patch, model: Phi3VForConditionalGeneration) -> Non
             start = end
         return torch.cat(sequences)
 
-    patch.setattr(modeling_phi3_v.Phi3VImageEmbedding, "merge_pictures", merge_pictures)
+    patch.setattr(vision_phi3_v.Phi3VImageEmbedding, "merge_pictures", merge_pictures)
 
 
 def separator_missing(patch: Patch, model: Phi3VForConditionalGeneration) -> None:
@@ -135,20 +136,20 @@ def grid_by(order: tuple[int, ...]) -> Mutation:
             separator = self.sub_GN.reshape(1, 1, -1).expand(rows * side, 1, -1)
             return torch.cat([grid, separator], dim=1).flatten(0, 1)
 
-        patch.setattr(modeling_phi3_v.Phi3VImageEmbedding, "merge", merge)
+        patch.setattr(vision_phi3_v.Phi3VImageEmbedding, "merge", merge)
 
     return mutate
 
 
 def height_and_width_swapped(patch: Patch, model: Phi3VForConditionalGeneration) -> None:
     """Lay w rows of h crops, but keep the number of tokens: nothing but the values gives it away."""
-    original = modeling_phi3_v.Phi3VImageEmbedding.merge
+    original = vision_phi3_v.Phi3VImageEmbedding.merge
 
     def merge(self: Any, crops: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
         turned = crops.reshape(columns, rows, *crops.shape[1:]).transpose(0, 1).reshape(crops.shape)
         return original(self, turned, rows, columns)
 
-    patch.setattr(modeling_phi3_v.Phi3VImageEmbedding, "merge", merge)
+    patch.setattr(vision_phi3_v.Phi3VImageEmbedding, "merge", merge)
 
 
 def tanh_gelu_in_projection(patch: Patch, model: Phi3VForConditionalGeneration) -> None:

@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from appraiser.phi3_v.modeling_phi3_v import Phi3VVisionLayer, Phi3VVisionTransformer
+from appraiser.phi3_v.vision_phi3_v import Phi3VVisionLayer, Phi3VVisionTransformer
 
 POSITION_CHANNELS = 32
 """Channels that hold the position at first; patches get the others."""

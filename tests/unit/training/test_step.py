@@ -18,7 +18,7 @@ from appraiser import build_dataset, make_catalogue
 from appraiser.config import RunConfig, config_from
 from appraiser.data.dataset import open_dataset
 from appraiser.errors import DataError
-from appraiser.phi3_v.modeling_phi3_v import Phi3VVisionTransformer
+from appraiser.phi3_v.vision_phi3_v import Phi3VVisionTransformer
 from appraiser.training import trainer
 from appraiser.training.checkpoint import find_damage, newest_intact
 from appraiser.training.gradients import StepGradients, step_gradients
