@@ -3,10 +3,10 @@
     python benchmarks/defaults.py OUT [--minutes 2.5] [--rows 2000] [--px 448]
 
 phi3v-tiny on a catalogue of pictures of 448 px. `ours` trains by the demo's recipe, with the crops that the data set
-was given for its picture sizes. `recipe` does as the origin's script: 16 crops for every picture, one picture at a time, a
-step of plain AdamW at 5e-5 every 64, bfloat16 weights, all slots and logits computed (recipe_baseline.py). Both start
-from the same weights and answer about the same products, which they have not seen. Picture work is inside the clock.
-The last line is JSON.
+was given for its picture sizes. `recipe` does as the origin's script: 16 crops for every picture, one picture at a
+time, a step of plain AdamW at 5e-5 every 64, bfloat16 weights, all slots and logits computed (recipe_baseline.py). Both
+start from the same weights and answer about the same products, which they have not seen. Picture work is inside the
+clock. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def main() -> None:
         rows[name] = facts | {"scores": scores}
         price, category = scores["price"]["median_ape"], scores["category"]["accuracy"]
         print(
-            f"{name:7} {facts['crops']:3} crops {facts['pictures']:6} pictures {facts['pictures_per_s']:8.2f} a second; "
+            f"{name:7} {facts['crops']:3} crops {facts['pictures']:6} pictures {facts['pictures_per_s']:7.2f}/s; "
             f"prices off by {price['value']:.1%} ({price['low']:.1%} to {price['high']:.1%}), categories "
             f"{category['value']:.1%}, title chrF {scores['title']['chrf']['value']:.1f}, parsed "
             f"{scores['parse_rate']['value']:.1%}",
