@@ -28,6 +28,7 @@ from appraiser.evaluation.metrics import bootstrap
 from appraiser.evaluation.reasoning import reasoning_scores
 from appraiser.evaluation.scores import Truth, score_predictions
 
+FIELDS = ("title", "category", "price")
 Facts = dict[str, Any]
 
 
@@ -97,7 +98,7 @@ def main() -> None:
     held = np.array([row for part in parts for row in part[2]])
     records = [record for one in found for record in one["records"]]
     said = [prediction for one in found for prediction in one["said"]]
-    scores = score_predictions(Truth.of(records, ("title", "category", "price")), said)
+    scores = score_predictions(Truth.of(records, FIELDS), said, FIELDS)
     pairs = [pair for one in found for pair in one["pairs"]]
     prices = [price for one in found for price in one["twins"]]
     moved = [
