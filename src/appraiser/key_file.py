@@ -7,11 +7,11 @@ from pathlib import Path
 from appraiser.errors import ConfigError
 
 
-def read_keys(path: Path) -> list[str]:
+def read_keys(path: Path, min_length: int = 1) -> list[str]:
     """All keys of a file, at least one; no message repeats a key.
 
     Raises:
-        ConfigError: no file, no key in it, or one that no HTTP header can hold.
+        ConfigError: no file, no key in it, one shorter than `min_length`, or one that no HTTP header can hold.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -23,7 +23,11 @@ def read_keys(path: Path) -> list[str]:
     for number, key in enumerate(keys, start=1):
         if not key.isascii() or " " in key:
             raise ConfigError(
-                f"key {number} of {path} has other than ASCII letters, digits and signs",
-                fix="write one key a line, as the server has it",
+                f"key {number} of {path} has other than ASCII letters, digits and signs", fix="write one key a line"
+            )
+        if len(key) < min_length:
+            raise ConfigError(
+                f"key {number} of {path} is shorter than {min_length} characters",
+                fix="make one that nobody guesses: openssl rand -hex 24",
             )
     return keys

@@ -31,6 +31,16 @@ def test_what_is_no_key_is_refused(tmp_path, text, problem):
     assert KEY not in str(error.value)
 
 
+def test_a_key_that_could_be_guessed_is_refused(tmp_path):
+    path = tmp_path / "keys"
+    path.write_text(f"{KEY}\nshort-key\n")
+    with pytest.raises(ConfigError, match=r"key 2 of .*keys is shorter than 16") as error:
+        read_keys(path, min_length=16)
+    assert KEY not in str(error.value)
+    assert "short-key" not in str(error.value)
+    assert read_keys(path) == [KEY, "short-key"]
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"cannot read the key file .*absent"):
         read_keys(tmp_path / "absent")

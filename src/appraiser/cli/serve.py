@@ -48,13 +48,13 @@ def serve(
             f"serving needs {error.name}, which is not installed", fix="pip install 'appraiser[serve]'"
         ) from error
     from appraiser.key_file import read_keys
-    from appraiser.serving.settings import ServiceSettings, key_hashes
+    from appraiser.serving.settings import MIN_KEY_LENGTH, ServiceSettings, key_hash
 
     if allow_private and not allow_urls:
         raise ConfigError("--allow-private names servers to fetch from, but nothing is fetched", fix="add --allow-urls")
     settings = ServiceSettings(
         model_name=name or Path(model).resolve().name,
-        key_hashes=() if key_file is None else key_hashes(read_keys(key_file)),
+        key_hashes=() if key_file is None else tuple(map(key_hash, read_keys(key_file, MIN_KEY_LENGTH))),
         num_places=places,
         max_rows=batch,
         deadline_s=deadline,

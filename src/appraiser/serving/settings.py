@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from appraiser.errors import ConfigError
@@ -54,20 +53,6 @@ class ServiceSettings:
 def key_hash(key: str) -> bytes:
     """What is kept of a key."""
     return hashlib.sha256(key.encode()).digest()
-
-
-def key_hashes(keys: Sequence[str]) -> tuple[bytes, ...]:
-    """What is kept of the keys that open the service.
-
-    Raises:
-        ConfigError: one that could be guessed.
-    """
-    for number, key in enumerate(keys, start=1):
-        if len(key) < MIN_KEY_LENGTH:
-            raise ConfigError(
-                f"key {number} is shorter than {MIN_KEY_LENGTH} characters", fix="make one: openssl rand -hex 24"
-            )
-    return tuple(map(key_hash, keys))
 
 
 def check_bind(host: str, settings: ServiceSettings) -> None:

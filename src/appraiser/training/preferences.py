@@ -254,7 +254,7 @@ def mistakes(
 
 def _with_near_price(answer: str, values: Mapping[str, FieldValue], task: Task, near_price: float) -> str:
     parsed = task.parse(answer)
-    if "price" not in task.fields or not parsed.is_complete:
+    if not near_price or "price" not in task.fields or not parsed.is_complete:
         return answer
     price = float(values["price"])
     if abs(float(parsed.fields["price"]) - price) > near_price * price:

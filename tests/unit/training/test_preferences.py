@@ -84,6 +84,7 @@ def test_a_price_that_is_near_enough_is_no_mistake() -> None:
         ("4", "Product: Bag 4"),
     ]
     assert len(mistakes(records, answers, TASK)) == 5
+    assert len(mistakes(records[:1], ["Product: Bag 0, Full Price: 100.00"], TASK)) == 1  # as it was said, if not asked
 
 
 def test_at_the_start_the_loss_is_ln_2_and_nobody_is_preferred(adapted: Backbone) -> None:
