@@ -1,8 +1,9 @@
 """SIGTERM, SIGINT and SIGUSR1 end a run with its work saved.
 
 Within a step a signal only leaves word, and the loop saves after the step. What takes longer than a step and can be
-done again (preflight, validation, calibration) is left at once. A second signal of the same kind ends the process as if
-nobody listened.
+done again (preflight, validation, calibration) is left at once, whatever code the signal meets: a reader of pictures
+that takes every exception for a damaged file must not take this one. A second signal of the same kind ends the process
+as if nobody listened.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ class RunStopped(AppraiserError):
         self.exit_code = 128 + number
 
 
+class _Leave(BaseException):
+    """Raised where the signal came; not an Exception, so that no reader of foreign data catches it."""
+
+
 class StopSignals:
     """Listens while the body runs; in a thread other than the main one nothing can be heard, and nothing is changed."""
 
@@ -50,14 +55,25 @@ class StopSignals:
 
     @contextmanager
     def leaving_at_once(self) -> Iterator[None]:
-        """Raise `RunStopped` inside the body as soon as a signal comes, or at once if one has come."""
+        """Leave the body as soon as a signal comes, or do not enter it if one has come, with `RunStopped`.
+
+        What else the body ends with after a signal says nothing, neither an error nor a result: a library may have
+        swallowed what the handler raised, or made something else of it.
+        """
         if self.number is not None:
             raise RunStopped(self.number)
-        self._leaves_at_once = True
         try:
-            yield
-        finally:
-            self._leaves_at_once = False
+            self._leaves_at_once = True
+            try:
+                yield
+            finally:
+                self._leaves_at_once = False
+        except BaseException as error:
+            if self.number is None:
+                raise
+            raise RunStopped(self.number) from error
+        if self.number is not None:
+            raise RunStopped(self.number)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self.number == number:
@@ -65,4 +81,4 @@ class StopSignals:
             signal.raise_signal(number)
         self.number = number
         if self._leaves_at_once:
-            raise RunStopped(number)
+            raise _Leave
