@@ -19,7 +19,13 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from appraiser.backbone import Backbone
-from appraiser.phi3_v import IGNORE_INDEX, Phi3VForConditionalGeneration, modeling_phi3_v, vision_phi3_v
+from appraiser.phi3_v import (
+    IGNORE_INDEX,
+    Phi3VForConditionalGeneration,
+    modeling_phi3_v,
+    next_token_loss,
+    vision_phi3_v,
+)
 
 # Sums in another order: measured at most 1e-5 for logits of standard deviation 2.4.
 ATOL_LOGITS = 1e-4
@@ -269,6 +275,24 @@ def test_answer_only_loss_equals_the_full_one(model: Any, rows: list[Row]) -> No
     answers = gradients(model, one_pass(model, inputs, labels, answer_only=True))
     assert answers[0] == pytest.approx(full[0], abs=1e-5)
     assert_same_gradients(answers[1], full[1])
+
+
+@pytest.mark.parametrize("num_items", [None, 11])
+def test_a_loss_in_parts_equals_the_full_one(
+    model: Any, rows: list[Row], monkeypatch: pytest.MonkeyPatch, num_items: int | None
+) -> None:
+    inputs, labels = together(rows, "right", model.config.pad_token_id)
+    full = gradients(model, one_pass(model, inputs, labels, num_items_in_batch=num_items))
+    monkeypatch.setattr(next_token_loss, "LOGITS_AT_ONCE", 3 * model.config.vocab_size)
+    sizes: list[int] = []
+    watch = model.lm_head.register_forward_hook(lambda head, states, logits: sizes.append(len(logits)))
+    forward = one_pass(model, inputs, labels, num_items_in_batch=num_items, answer_only=True, with_logits=False)
+    parts = gradients(model, forward)
+    watch.remove()
+    assert max(sizes) == 3
+    assert len(sizes) > 8  # every part twice: forward, and again for its gradients
+    assert parts[0] == pytest.approx(full[0], abs=1e-5)
+    assert_same_gradients(parts[1], full[1])
 
 
 def test_placeholders_in_labels_are_not_scored(model: Any, rows: list[Row]) -> None:

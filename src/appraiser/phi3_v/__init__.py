@@ -17,12 +17,8 @@ from transformers import (
 from .block_attention import register as register_block_attention
 from .configuration_phi3_v import Phi3VConfig
 from .image_processing_phi3_v import Phi3VImageProcessor
-from .modeling_phi3_v import (
-    IGNORE_INDEX,
-    Phi3VForConditionalGeneration,
-    Phi3VModel,
-    Phi3VPreTrainedModel,
-)
+from .modeling_phi3_v import Phi3VForConditionalGeneration, Phi3VModel, Phi3VPreTrainedModel
+from .next_token_loss import IGNORE_INDEX
 from .processing_phi3_v import Phi3VProcessor
 
 register_block_attention()

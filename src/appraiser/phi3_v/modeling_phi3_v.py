@@ -27,9 +27,9 @@ from .attention import attention_function, eager_attention
 from .configuration_phi3_v import Phi3VConfig
 from .elementwise import rms_norm, rotate
 from .growing_cache import make_room
+from .next_token_loss import IGNORE_INDEX, loss_of_states, next_token_loss
 from .vision_phi3_v import ChunkPictures, Phi3VImageEmbedding, Phi3VVisionEmbeddings, place_image_features
 
-IGNORE_INDEX = -100
 # Rows longer than this fill a cache in chunks of so many tokens. On a CPU chunks of 512 to 8,192 took the same time;
 # longer ones need more memory, shorter ones would leave a GPU idle.
 PREFILL_CHUNK = 2048
@@ -565,6 +565,7 @@ class Phi3VForConditionalGeneration(Phi3VPreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
         answer_only: bool = False,
+        with_logits: bool = True,
         num_items_in_batch: int | Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
@@ -575,6 +576,7 @@ class Phi3VForConditionalGeneration(Phi3VPreTrainedModel, GenerationMixin):
             logits_to_keep: only the last so many positions get logits (0: all).
             answer_only: with labels, compute logits only where the next token is scored: [num_scored, vocab] instead
                 of [B, S, vocab].
+            with_logits: False, with `answer_only`: return the loss alone, for which few logits are held at a time.
             num_items_in_batch: divide the summed loss by this instead of by the number of scored tokens here.
 
         Other arguments: see `Phi3VModel.forward`.
@@ -602,8 +604,12 @@ class Phi3VForConditionalGeneration(Phi3VPreTrainedModel, GenerationMixin):
         hidden_states = outputs.last_hidden_state
         loss = None
         if scored is not None and targets is not None:
-            logits = self.lm_head(hidden_states)
-            loss = next_token_loss(logits, targets[scored], num_items_in_batch)
+            if with_logits:
+                logits = self.lm_head(hidden_states)
+                loss = next_token_loss(logits, targets[scored], num_items_in_batch)
+            else:
+                logits, wanted = None, targets[scored]
+                loss = loss_of_states(hidden_states, wanted, self.lm_head, self.config.vocab_size, num_items_in_batch)
         else:
             kept = (
                 hidden_states[:, -logits_to_keep:]
@@ -681,15 +687,3 @@ class Phi3VForConditionalGeneration(Phi3VPreTrainedModel, GenerationMixin):
             return past_length <= limit < input_ids.shape[1]
         before = attention_mask[:, :past_length].sum(-1)
         return bool(((before <= limit) & (attention_mask.sum(-1) > limit)).any())
-
-
-def next_token_loss(logits: Tensor, targets: Tensor, num_items: int | Tensor | None = None) -> Tensor:
-    """Cross-entropy in fp32 of [n, vocab] logits against [n] targets; negative targets are not scored.
-
-    Mean over scored targets, or the sum divided by `num_items`.
-    """
-    targets = targets.masked_fill(targets < 0, IGNORE_INDEX).to(logits.device, torch.long)
-    if num_items is None:
-        return functional.cross_entropy(logits.float(), targets, ignore_index=IGNORE_INDEX)
-    total = functional.cross_entropy(logits.float(), targets, ignore_index=IGNORE_INDEX, reduction="sum")
-    return total / num_items

@@ -24,13 +24,18 @@ class Objective(Protocol):
 
 
 class NextToken:
-    """Cross-entropy of the supervised tokens; logits are computed for these alone."""
+    """Cross-entropy of the supervised tokens; logits are computed for these alone, few at a time."""
 
     def num_items(self, batch: Batch) -> int:
         return batch.num_supervised
 
     def loss(self, model: Any, batch: Batch, num_items: int) -> tuple[Tensor, dict[str, float]]:
         outputs = model(
-            **batch.inputs, labels=batch.labels, answer_only=True, num_items_in_batch=num_items, use_cache=False
+            **batch.inputs,
+            labels=batch.labels,
+            answer_only=True,
+            with_logits=False,
+            num_items_in_batch=num_items,
+            use_cache=False,
         )
         return outputs.loss, {}
