@@ -17,6 +17,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -83,15 +85,16 @@ def _ours(backbone: Backbone, images: list[Image.Image], *, kept: bool) -> tuple
 
     started = time.perf_counter()
     if not kept:
-        prompts = _prompts(backbone, images)
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # as `Predictor.prompts` does
+            prompts = _prompts(backbone, images, pool.map)
     batches = [prompts[start : start + BATCH] for start in range(0, len(prompts), BATCH)]
     with side_by_side(backbone) as in_turn:
         written = [row for batch in in_turn(answer, batches) for row in batch]
     return written, time.perf_counter() - started
 
 
-def _prompts(backbone: Backbone, images: list[Image.Image]) -> list[Example]:
-    return workload.prompts(workload.examples(backbone, images))
+def _prompts(backbone: Backbone, images: list[Image.Image], each: Callable[..., Any] = map) -> list[Example]:
+    return workload.prompts(workload.examples(backbone, images, each=each))
 
 
 def speed(arguments: argparse.Namespace) -> None:

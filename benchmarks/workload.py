@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -71,13 +72,18 @@ def processor_of(settings: Phi3VConfig, crops: int) -> Any:
     return SimpleNamespace(image_processor=image_processor, tokenizer=tokenizer)
 
 
-def examples(backbone: Backbone, images: list[Image.Image], seed: int = 0) -> list[Example]:
-    """One row per picture: prompt with the picture's placeholders, then an answer of 26 to 34 supervised tokens."""
+def examples(
+    backbone: Backbone, images: list[Image.Image], seed: int = 0, each: Callable[..., Iterable[Any]] = map
+) -> list[Example]:
+    """One row per picture: prompt with the picture's placeholders, then an answer of 26 to 34 supervised tokens.
+
+    Args:
+        each: how pictures are processed: `map`, or that of a pool.
+    """
     rng = np.random.default_rng(seed)
     highest = min(backbone.pad_token_id, backbone.config.vocab_size) - 1
     rows = []
-    for index, image in enumerate(images):
-        views = backbone.views(image)
+    for index, (image, views) in enumerate(zip(images, each(backbone.views, images), strict=True)):
         count = backbone.num_image_tokens(image.width, image.height)
         prompt = rng.integers(3, highest, PROMPT_TOKENS).tolist()
         answer = rng.integers(3, highest, rng.integers(*ANSWER_TOKENS, endpoint=True)).tolist()

@@ -7,8 +7,11 @@ Prompt and parser are those of training (`data/task.py`); what was trained is wr
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from appraiser.answer_grammar import closed_answers
-from appraiser.backbone import Backbone, Reader, load, side_by_side
+from appraiser.backbone import Backbone, Features, Reader, Views, load, side_by_side
 from appraiser.data.batches import Example, collate
 from appraiser.data.examples import prompt_example, views_of
 from appraiser.data.task import MAX_ANSWER_TOKENS, QUESTIONS, FieldValue, Language, ParsedAnswer
@@ -213,14 +216,23 @@ class Predictor:
     def prompts(self, images: Iterable[Pictures], *, see: bool = False) -> Iterator[Example]:
         """What `answer` takes, one per row of `predict`; for pictures that are asked about more than once.
 
+        Pictures of a few rows are processed side by side, so as many are in memory.
+
         Args:
             see: run the tower now and keep its features instead of the pixels; right as long as it does not learn.
         """
-        for number, given in enumerate(images):
+
+        def process(given: Pictures) -> Sequence[Views | Features]:
             pictures = views_of([given] if isinstance(given, Image.Image) else given, self.backbone)
-            yield prompt_example(
-                self.backbone, self.task, str(number), self.backbone.see(pictures) if see else pictures
-            )
+            return self.backbone.see(pictures) if see else pictures
+
+        num_threads = torch.get_num_threads()
+        side = side_by_side(self.backbone) if see else _threads(num_threads)
+        with side as in_turn:
+            numbers, rows = itertools.count(), iter(images)
+            while group := list(itertools.islice(rows, 2 * num_threads)):
+                for pictures in in_turn(process, group):
+                    yield prompt_example(self.backbone, self.task, str(next(numbers)), pictures)
 
     def answer(self, prompts: Sequence[Example], progress: Callable[[int], None] | None = None) -> list[Prediction]:
         """Answers to prompts, in the order given."""
@@ -352,6 +364,13 @@ class Predictor:
         if distribution.spread <= self._max_spread:
             return None
         return f"prices from {distribution.quantile(0.1):.0f} to {distribution.quantile(0.9):.0f} seem possible"
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """`map` for work that lets go of the interpreter, as decoders and scalers of pictures do."""
+    with ThreadPoolExecutor(number) as pool:
+        yield pool.map
 
 
 def max_answer_tokens(reader: Reader, language: Language) -> int:

@@ -77,6 +77,28 @@ def test_kept_features_give_the_same_answers(backbone: Backbone) -> None:
         predictor.answer(mixed)
 
 
+def test_pictures_are_processed_in_order_and_few_ahead(backbone: Backbone) -> None:
+    rng = np.random.default_rng(2)
+    sizes = [(30, 40), (90, 40), (28, 28), (64, 200), (20, 70), (30, 30), (40, 40)]
+    pictures = [Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
+    taken: list[int] = []
+
+    def some() -> Iterator[Image.Image]:
+        for number, picture in enumerate(pictures):
+            taken.append(number)
+            yield picture
+
+    prompts = Predictor(backbone, TrainedTask()).prompts(some())
+    first = next(prompts)
+    assert taken == [0, 1, 2, 3]  # twice the threads
+    found = [first, *prompts]
+    assert [prompt.record_id for prompt in found] == [str(number) for number in range(7)]
+    for prompt, picture in zip(found, pictures, strict=True):
+        alone = backbone.views(picture)
+        assert prompt.pictures[0].size == alone.size
+        assert torch.equal(prompt.pictures[0].pixels, alone.pixels)
+
+
 @pytest.mark.parametrize("was_training", [True, False])
 def test_features_are_kept_as_prediction_sees_them_also_in_mid_training(backbone: Backbone, was_training: bool) -> None:
     tower = backbone.network.model.vision_embed_tokens.img_processor
