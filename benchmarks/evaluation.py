@@ -3,7 +3,7 @@
     python benchmarks/evaluation.py speed [--pictures 300] [--crops 4] [--dtype bfloat16]
         bench.json, random weights: the recipe one product at a time against ours, without and with kept features
     python benchmarks/evaluation.py answers RUN DATASET [--limit 300]
-        a trained run: answers one at a time, batched, from kept features, and in bfloat16 against float32
+        a trained run: answers one at a time, batched, from kept features, in float32 and in bfloat16
 
 Picture processing is inside the clock, except for kept features, which are there before it starts. Every answer has 40
 tokens: random weights end none, the ends' weights being zero. Modes run in turn, each in a process of its own.
@@ -36,6 +36,13 @@ from appraiser.predict import Prediction, Predictor
 NEW_TOKENS = 40
 BATCH = 8
 MODES = ("recipe", "ours", "ours, kept features")
+COMPARED = [
+    ("batched", "one at a time"),
+    ("batched, kept features", "one at a time"),
+    ("one at a time, bfloat16", "one at a time"),
+    ("batched, bfloat16", "one at a time"),
+    ("batched, bfloat16", "one at a time, bfloat16"),
+]
 Facts = dict[str, Any]
 
 
@@ -139,18 +146,19 @@ def answers(arguments: argparse.Namespace) -> None:
     seen = list(predictor.prompts(images, see=True))
     timed("batched, kept features", lambda: predictor.answer(seen))
     half = Predictor.load(arguments.run, dtype="bfloat16")
+    timed("one at a time, bfloat16", lambda: [half.predict([row])[0] for row in images])
     timed("batched, bfloat16", lambda: half.predict(images))
-    first = ways["one at a time"]
     print(f"{len(records)} products of {arguments.dataset}")
-    for name, found in list(ways.items())[1:]:
-        text = sum(a.text == b.text for a, b in zip(found, first, strict=True)) / len(first)
-        spoken = sum(predictor.task.parse(a.text) == predictor.task.parse(b.text)
-                     for a, b in zip(found, first, strict=True)) / len(first)  # fmt: skip
-        price = sum(a.price == b.price for a, b in zip(found, first, strict=True)) / len(first)
-        words = sum((a.title, a.category) == (b.title, b.category) for a, b in zip(found, first, strict=True))
+    for name, other in COMPARED:
+        pairs = list(zip(ways[name], ways[other], strict=True))
+        text = sum(a.text == b.text for a, b in pairs)
+        parsed = sum(predictor.task.parse(a.text) == predictor.task.parse(b.text) for a, b in pairs)
+        words = sum((a.title, a.category) == (b.title, b.category) for a, b in pairs)
+        price = sum(a.price == b.price for a, b in pairs)
+        shares = [f"{count / len(pairs):.1%}" for count in (text, parsed, words, price)]
         print(
-            f"{name:24}{times[name]:7.1f} s   as one at a time: texts {text:.1%}, parsed answers {spoken:.1%}, "
-            f"title and category {words / len(first):.1%}, price of the distribution {price:.1%}"
+            f"{name:24}{times[name]:7.1f} s   as {other}: texts {shares[0]}, parsed answers {shares[1]}, "
+            f"title and category {shares[2]}, price of the distribution {shares[3]}"
         )
 
 
