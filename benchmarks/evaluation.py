@@ -3,7 +3,7 @@
     python benchmarks/evaluation.py speed [--pictures 300] [--crops 4] [--dtype bfloat16]
         bench.json, random weights: the recipe one product at a time against ours, without and with kept features
     python benchmarks/evaluation.py answers RUN DATASET [--limit 300]
-        a trained run: answers one at a time, batched, from kept features, in float32 and in bfloat16
+        a fully trained run: the recipe's answers, and ours one at a time, batched, from kept features; two dtypes
 
 Picture processing is inside the clock, except for kept features, which are there before it starts. Every answer has 40
 tokens: random weights end none, the ends' weights being zero. Modes run in turn, each in a process of its own.
@@ -27,22 +27,27 @@ import workload
 from PIL import Image
 from recipe_baseline import RecipeBaseline
 
-from appraiser.backbone import DTYPES, Backbone, side_by_side
+from appraiser.backbone import DTYPES, Backbone, load, side_by_side
 from appraiser.data.batches import Example, collate
 from appraiser.data.dataset import open_dataset
 from appraiser.data.pictures import decode
+from appraiser.data.task import FieldValue
 from appraiser.predict import Prediction, Predictor
+from appraiser.trained_task import checkpoint_folder
 
 NEW_TOKENS = 40
 BATCH = 8
 MODES = ("recipe", "ours", "ours, kept features")
 COMPARED = [
-    ("batched", "one at a time"),
-    ("batched, kept features", "one at a time"),
-    ("one at a time, bfloat16", "one at a time"),
-    ("batched, bfloat16", "one at a time"),
-    ("batched, bfloat16", "one at a time, bfloat16"),
-]
+    (f"{way}, {dtype}", f"{other}, {dtype}")
+    for dtype in ("float32", "bfloat16")
+    for way, other in (
+        ("batched", "one at a time"),
+        ("kept features", "one at a time"),
+        ("one at a time", "recipe"),
+        ("batched", "recipe"),
+    )
+] + [("recipe, bfloat16", "recipe, float32"), ("batched, bfloat16", "one at a time, float32")]
 Facts = dict[str, Any]
 
 
@@ -132,34 +137,56 @@ def speed(arguments: argparse.Namespace) -> None:
 def answers(arguments: argparse.Namespace) -> None:
     """The same run asked in several ways; random weights would have near-ties, trained ones have few."""
     records = list(open_dataset(arguments.dataset).split("test"))[: arguments.limit]
-    predictor = Predictor.load(arguments.run)
     images = [[decode(data) for data in record.images] for record in records]
-    ways: dict[str, list[Prediction]] = {"one at a time": [predictor.predict([row])[0] for row in images]}
+    texts: dict[str, list[str]] = {}
+    prices: dict[str, list[FieldValue | None]] = {}
     times: dict[str, float] = {}
 
-    def timed(name: str, rows: Any) -> None:
+    def timed(name: str, answered: Callable[[], list[Prediction]]) -> None:
         started = time.perf_counter()
-        ways[name] = rows()
+        found = answered()
         times[name] = time.perf_counter() - started
+        texts[name], prices[name] = [one.text for one in found], [one.price for one in found]
 
-    timed("batched", lambda: predictor.predict(images))
-    seen = list(predictor.prompts(images, see=True))
-    timed("batched, kept features", lambda: predictor.answer(seen))
-    half = Predictor.load(arguments.run, dtype="bfloat16")
-    timed("one at a time, bfloat16", lambda: [half.predict([row])[0] for row in images])
-    timed("batched, bfloat16", lambda: half.predict(images))
+    for dtype in ("float32", "bfloat16"):
+        predictor = Predictor.load(arguments.run, dtype=dtype)
+        started = time.perf_counter()
+        texts[f"recipe, {dtype}"] = _recipe_texts(arguments.run, dtype, predictor, images)
+        times[f"recipe, {dtype}"] = time.perf_counter() - started
+        timed(f"one at a time, {dtype}", lambda p=predictor: [p.predict([row])[0] for row in images])
+        timed(f"batched, {dtype}", lambda p=predictor: p.predict(images))
+        seen = list(predictor.prompts(images, see=True))
+        timed(f"kept features, {dtype}", lambda p=predictor, seen=seen: p.answer(seen))
     print(f"{len(records)} products of {arguments.dataset}")
     for name, other in COMPARED:
-        pairs = list(zip(ways[name], ways[other], strict=True))
-        text = sum(a.text == b.text for a, b in pairs)
-        parsed = sum(predictor.task.parse(a.text) == predictor.task.parse(b.text) for a, b in pairs)
-        words = sum((a.title, a.category) == (b.title, b.category) for a, b in pairs)
-        price = sum(a.price == b.price for a, b in pairs)
-        shares = [f"{count / len(pairs):.1%}" for count in (text, parsed, words, price)]
-        print(
-            f"{name:24}{times[name]:7.1f} s   as {other}: texts {shares[0]}, parsed answers {shares[1]}, "
-            f"title and category {shares[2]}, price of the distribution {shares[3]}"
-        )
+        read = [[predictor.task.parse(text) for text in texts[way]] for way in (name, other)]
+        pairs = list(zip(*read, strict=True))
+        facts = {
+            "texts": sum(a == b for a, b in zip(texts[name], texts[other], strict=True)),
+            "parsed answers": sum(a == b for a, b in pairs),
+            "titles and categories": sum(
+                all(a.fields.get(field) == b.fields.get(field) for field in ("title", "category")) for a, b in pairs
+            ),
+        }
+        if name in prices and other in prices:
+            facts["prices of the distribution"] = sum(a == b for a, b in zip(prices[name], prices[other], strict=True))
+        shares = ", ".join(f"{what} {count / len(pairs):.1%}" for what, count in facts.items())
+        print(f"{name:24}{times[name]:7.1f} s   as {other}: {shares}")
+
+
+@torch.inference_mode()
+def _recipe_texts(run: Path, dtype: str, predictor: Predictor, images: list[list[Image.Image]]) -> list[str]:
+    """The recipe's answers, one product at a time; a run whose whole weights are in its folder."""
+    backbone = load(checkpoint_folder(run), dtype=dtype, attention="eager")
+    backbone.model.eval()
+    runner, texts = RecipeBaseline(backbone.model), []
+    stops = set(backbone.stop_token_ids)
+    for prompt in predictor.prompts(images):
+        inputs = collate([prompt], backbone).inputs
+        ids = runner.generate(inputs, predictor.max_new_tokens)[0].tolist()
+        end = next((place + 1 for place, token in enumerate(ids) if token in stops), len(ids))
+        texts.append(backbone.decode(ids[:end]))
+    return texts
 
 
 def main() -> None:
