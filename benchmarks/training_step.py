@@ -336,7 +336,7 @@ def main() -> None:
     parser.add_argument("--crops", help="crop budgets, comma-separated (bench: 4,16; tiny: 1)")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--tasks", default="train,generate")
-    parser.add_argument("--attention", help="ours, comma-separated (bench: blocks; tiny: eager,sdpa)")
+    parser.add_argument("--attention", help="ours, comma-separated (bench: blocks; tiny: blocks,eager)")
     parser.add_argument("--pictures", type=int, help="timed pictures per process (bench: 4, tiny: 64)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -351,7 +351,7 @@ def main() -> None:
     tiny = arguments.config == "tiny"
     crops = [int(count) for count in (arguments.crops or ("1" if tiny else "4,16")).split(",")]
     num_pictures = arguments.pictures or (64 if tiny else 4)
-    attentions = (arguments.attention or ("eager,sdpa" if tiny else "blocks")).split(",")
+    attentions = (arguments.attention or ("blocks,eager" if tiny else "blocks")).split(",")
     rows = modes(arguments.config, crops, arguments.dtype, arguments.tasks.split(","), attentions, arguments.compile)
     results: dict[Mode, list[Facts]] = {mode: [] for mode in rows}
     for repeat in range(arguments.repeats):

@@ -170,6 +170,22 @@ def test_five_padded_rows_give_the_logits_of_five_single_calls(side: str, model:
         assert_close(logits[row][batch["attention_mask"][row].bool()], expected)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("kv_heads", [2, 4])
+def test_block_attention_of_padded_rows_gives_the_same_gradients(
+    kv_heads: int, side: str, model: Any, rows: list[Row]
+) -> None:
+    changes = {"original_max_position_embeddings": SHORT_LENGTH, "num_key_value_heads": kv_heads}
+    found = []
+    for attention in ("sdpa", "blocks"):
+        config = tiny_config(model.config.vocab_size, model.config.pad_token_id, **changes)
+        other = formula_model(config, attention=attention)
+        other.train()
+        found.append(gradients(other, one_pass(other, *together(rows, side, other.config.pad_token_id))))
+    assert found[1][0] == pytest.approx(found[0][0], abs=1e-5)
+    assert_same_gradients(found[1][1], found[0][1])
+
+
 def test_padded_logits_do_not_need_position_ids(model: Any, rows: list[Row]) -> None:
     # RoPE is relative, so positions that count the padding give the same logits, as long as every row stays on its
     # factor list; rows of the short range are chosen for that.

@@ -27,17 +27,23 @@ def attend(function, module, inputs, mask):
 
 
 @pytest.mark.parametrize("kept", [0, blocks.KEPT_ELEMENTS], ids=["recomputed", "kept"])
+@pytest.mark.parametrize("together", [1, 2, 3], ids=lambda rows: f"{rows} rows together")
+@pytest.mark.parametrize("block", [16, 40], ids=["four blocks", "one block"])
 @pytest.mark.parametrize(("module", "masked"), [(Causal(), False), (Full(), False), (Causal(), True)])
-def test_equals_pytorch(module: nn.Module, masked: bool, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equals_pytorch(
+    module: nn.Module, masked: bool, block: int, together: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(blocks, "KEPT_ELEMENTS", kept)
-    monkeypatch.setattr(blocks, "SHORT_BLOCK", 16)
+    monkeypatch.setattr(blocks, "SHORT_BLOCK", block)
+    monkeypatch.setattr(blocks, "TOGETHER_ELEMENTS", together * 3 * 50 * 50)
     generator = torch.Generator().manual_seed(0)
-    inputs = [torch.randn(2, 3, 50, 8, generator=generator, dtype=torch.float64) for _ in range(3)]
+    inputs = [torch.randn(3, 3, 50, 8, generator=generator, dtype=torch.float64) for _ in range(3)]
     mask = None
     if masked:
-        mask = torch.ones(50, 50, dtype=torch.bool).tril()[None, None].repeat(2, 1, 1, 1)
+        mask = torch.ones(50, 50, dtype=torch.bool).tril()[None, None].repeat(3, 1, 1, 1)
         mask[1, :, :, :7] = False
         mask[1, :, :7, 0] = True
+        mask[2, :, :, 30:33] = False
     ours = attend(blocks.block_attention, module, inputs, mask)
     theirs = attend(blocks.sdpa_attention_forward, module, inputs, mask)
     for mine, expected in zip(ours, theirs, strict=True):
@@ -152,6 +158,11 @@ def test_a_mask_is_made_only_where_the_order_of_keys_does_not_tell() -> None:
     padded[0, 0] = False
     causal = torch.ones(3, 8, dtype=torch.bool).tril(5)[None, None]
     assert torch.equal(mask_for(3, 8, 5, padded), causal & padded[:, None, None])
+    # Padding behind the last real key is where no real query looks.
+    behind, hole = everything.clone(), everything.clone()
+    behind[0, 6:], hole[0, 4] = False, False
+    assert mask_for(8, 8, 0, behind) is None
+    assert torch.equal(mask_for(8, 8, 0, hole)[0, 0, 7], hole[0])
     # A cache of fixed size has places behind the queries.
     assert torch.equal(mask_for(3, 8, 0, None), torch.ones(3, 8, dtype=torch.bool).tril()[None, None])
     # transformers takes keys that a mask does not reach for padding.
