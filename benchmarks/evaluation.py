@@ -150,9 +150,7 @@ def answers(arguments: argparse.Namespace) -> None:
 
     for dtype in ("float32", "bfloat16"):
         predictor = Predictor.load(arguments.run, dtype=dtype)
-        started = time.perf_counter()
-        texts[f"recipe, {dtype}"] = _recipe_texts(arguments.run, dtype, predictor, images)
-        times[f"recipe, {dtype}"] = time.perf_counter() - started
+        texts[f"recipe, {dtype}"], times[f"recipe, {dtype}"] = _recipe_answers(arguments.run, dtype, predictor, images)
         timed(f"one at a time, {dtype}", lambda p=predictor: [p.predict([row])[0] for row in images])
         timed(f"batched, {dtype}", lambda p=predictor: p.predict(images))
         seen = list(predictor.prompts(images, see=True))
@@ -175,18 +173,19 @@ def answers(arguments: argparse.Namespace) -> None:
 
 
 @torch.inference_mode()
-def _recipe_texts(run: Path, dtype: str, predictor: Predictor, images: list[list[Image.Image]]) -> list[str]:
-    """The recipe's answers, one product at a time; a run whose whole weights are in its folder."""
+def _recipe_answers(
+    run: Path, dtype: str, predictor: Predictor, images: list[list[Image.Image]]
+) -> tuple[list[str], float]:
+    """The recipe's answers, one product at a time, and the seconds; a run whose whole weights are in its folder."""
     backbone = load(checkpoint_folder(run), dtype=dtype, attention="eager")
     backbone.model.eval()
     runner, texts = RecipeBaseline(backbone.model), []
-    stops = set(backbone.stop_token_ids)
+    started = time.perf_counter()
     for prompt in predictor.prompts(images):
         inputs = collate([prompt], backbone).inputs
-        ids = runner.generate(inputs, predictor.max_new_tokens)[0].tolist()
-        end = next((place + 1 for place, token in enumerate(ids) if token in stops), len(ids))
-        texts.append(backbone.decode(ids[:end]))
-    return texts
+        ids = runner.generate(inputs, predictor.max_new_tokens, backbone.stop_token_ids)
+        texts.append(backbone.decode(ids[0].tolist()))
+    return texts, time.perf_counter() - started
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ Source: spec/phi3_vision.md; microsoft/PhiCookBook `finetune_hf_trainer_docvqa.p
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -42,12 +43,14 @@ class RecipeBaseline:
         hidden_states = self.embed(input_ids, pixel_values, image_sizes)
         return self.network.lm_head(self.decode(hidden_states, 0, cache)).float()
 
-    def generate(self, inputs: dict[str, Tensor], new_tokens: int) -> Tensor:
-        """`new_tokens` greedy tokens after one row, [1, new_tokens]."""
+    def generate(self, inputs: dict[str, Tensor], new_tokens: int, stops: Collection[int] = ()) -> Tensor:
+        """`new_tokens` greedy tokens after one row, or fewer where one of them is a stop, [1, n]."""
         cache: Cache = []
         logits = self.logits(inputs["input_ids"], inputs["pixel_values"], inputs["image_sizes"], cache)
         tokens = [logits[:, -1].argmax(-1, keepdim=True)]
         for past in range(inputs["input_ids"].shape[1], inputs["input_ids"].shape[1] + new_tokens - 1):
+            if stops and int(tokens[-1]) in stops:
+                break
             hidden_states = self.decode(self.model.embed_tokens(tokens[-1]), past, cache)
             tokens.append(self.network.lm_head(hidden_states).float()[:, -1].argmax(-1, keepdim=True))
         return torch.cat(tokens, dim=1)
