@@ -324,7 +324,7 @@ def test_a_server_that_drips_or_says_nothing_is_left_at_the_deadline(server, pat
     started = time.monotonic()
     result = fetch(server, path, deadline_s=0.4)
     assert result.reason == "timeout"
-    assert time.monotonic() - started < 10.0  # else it hangs, or takes as long as the server drips
+    assert time.monotonic() - started < 2.0
 
 
 def test_a_body_in_many_chunks_lets_others_go_on(server, monkeypatch):
